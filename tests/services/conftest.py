@@ -5,11 +5,15 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from streamline.connectors.kafka.client import KafkaClient
+from streamline.connectors.kafka.clients import CLIENTS, kafka_client
 from tests.services import kafka, mariadb, moto, postgres
 from tests.services.kafka import Kafka, KafkaCluster
+from tests.services.kafka_bench import Bench
 from tests.services.mariadb import MariaDBServer
 from tests.services.moto import S3Server
 from tests.services.postgres import PostgresServer
@@ -86,6 +90,34 @@ def new_kafka() -> Iterator[Callable[..., KafkaCluster]]:
                 missing(str(error))
 
         yield start
+
+
+@pytest.fixture(params=CLIENTS)
+def kafka_library(request: pytest.FixtureRequest) -> KafkaClient:
+    """Each client library."""
+    return kafka_client(request.param)
+
+
+@pytest.fixture
+def bench(kafka_library: KafkaClient, kafka_server: Kafka) -> Iterator[Bench]:
+    """Clients of the shared broker."""
+    bench = Bench(kafka_library, kafka_server.servers)
+    yield bench
+    bench.close()
+
+
+@pytest.fixture
+def make_bench(kafka_library: KafkaClient) -> Iterator[Callable[..., Bench]]:
+    """Clients of another broker, or with security."""
+    made: list[Bench] = []
+
+    def make(servers: tuple[str, ...], **security: Any) -> Bench:
+        made.append(Bench(kafka_library, servers, **security))
+        return made[-1]
+
+    yield make
+    for bench in made:
+        bench.close()
 
 
 @pytest.fixture

@@ -296,7 +296,8 @@ class KafkaCluster(Kafka):
 
     def _format(self) -> None:
         """Write each broker's settings and the first contents of its folder."""
-        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
+        # The first letter must not be "-", which would make it an option.
+        cluster_id = "s" + base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()[1:]
         users = [
             argument
             for user, password in PASSWORDS.items()

@@ -1,160 +1,25 @@
-"""Both client libraries do what the port to Kafka promises, on a real broker."""
+"""Both client libraries read and administrate as the port to Kafka promises, on a real broker."""
 
 from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Any
 
 import pytest
 
 from streamline.connectors.kafka.client import (
-    Admin,
     Committed,
-    Connection,
-    Consumer,
     ConsumerOptions,
-    KafkaClient,
     KafkaError,
     NotMember,
     OffsetLost,
     Outgoing,
     Partition,
-    Producer,
-    ProducerOptions,
-    Undelivered,
 )
 from streamline.connectors.kafka.clients import CLIENTS, kafka_client
 from streamline.flow.items import Origin
 from tests.services.kafka import Kafka
-
-SECONDS = 30.0
-"""More than anything here takes."""
-
-
-class Group:
-    """A listener that has a consumer read where its group stopped, or from the beginning, and notes what it is told."""
-
-    def __init__(self, consumer: Consumer) -> None:
-        self.consumer = consumer
-        self.events: list[tuple[str, list[Partition]]] = []
-        self.on_revoked: Callable[[Collection[Partition]], None] = lambda partitions: None
-
-    def assigned(self, partitions: Collection[Partition]) -> None:
-        self.events.append(("assigned", sorted(partitions)))
-        committed = self.consumer.committed(partitions, SECONDS)
-        for partition in partitions:
-            offset = committed[partition].offset if partition in committed else 0
-            self.consumer.seek(partition, offset)
-
-    def revoked(self, partitions: Collection[Partition]) -> None:
-        self.events.append(("revoked", sorted(partitions)))
-        self.on_revoked(partitions)
-
-    def lost(self, partitions: Collection[Partition]) -> None:
-        self.events.append(("lost", sorted(partitions)))
-
-
-class Bench:
-    """Makes clients of one library, and closes them."""
-
-    def __init__(self, client: KafkaClient, servers: tuple[str, ...], **security: Any) -> None:
-        self.client = client
-        self.connection = Connection(servers=servers, client=client.name, **security)
-        self._close: list[Callable[[], None]] = []
-
-    def consumer(self, *topics: str, group: str | None = None, **options: Any) -> tuple[Consumer, Group]:
-        """A consumer that has subscribed."""
-        wanted = ConsumerOptions(group=group or f"g-{secrets.token_hex(4)}", client_id="test", **options)
-        consumer = self.client.consumer(self.connection, wanted)
-        self._close.append(lambda: consumer.close(5))
-        listener = Group(consumer)
-        consumer.subscribe(topics, listener)
-        return consumer, listener
-
-    def producer(self, **options: Any) -> Producer:
-        producer = self.client.producer(self.connection, ProducerOptions(client_id="test", **options))
-        self._close.append(lambda: producer.close(5))
-        return producer
-
-    def admin(self) -> Admin:
-        admin = self.client.admin(self.connection)
-        self._close.append(admin.close)
-        return admin
-
-    def closing(self, close: Callable[[], None]) -> None:
-        self._close.append(close)
-
-    def close(self) -> None:
-        for close in reversed(self._close):
-            close()
-
-
-@pytest.fixture(params=CLIENTS)
-def client(request: pytest.FixtureRequest) -> KafkaClient:
-    """Each client library."""
-    return kafka_client(request.param)
-
-
-@pytest.fixture
-def bench(client: KafkaClient, kafka_server: Kafka) -> Iterator[Bench]:
-    """Clients of the shared broker."""
-    bench = Bench(client, kafka_server.servers)
-    yield bench
-    bench.close()
-
-
-@pytest.fixture
-def make_bench(client: KafkaClient) -> Iterator[Callable[..., Bench]]:
-    """Clients of another broker, or with security."""
-    made: list[Bench] = []
-
-    def make(servers: tuple[str, ...], **security: Any) -> Bench:
-        made.append(Bench(client, servers, **security))
-        return made[-1]
-
-    yield make
-    for bench in made:
-        bench.close()
-
-
-def read(consumer: Consumer, count: int, limit: int = 1000) -> list[Origin]:
-    """Poll until so many messages have come."""
-    origins: list[Origin] = []
-    deadline = time.monotonic() + SECONDS
-    while len(origins) < count:
-        assert time.monotonic() < deadline, f"{len(origins)} of {count} messages came"
-        batch = consumer.poll_batch(limit, 0.2)
-        assert len(batch) <= limit
-        origins += batch
-    return origins
-
-
-def poll_until(consumer: Consumer, reached: Callable[[], bool]) -> list[Origin]:
-    """Poll until something is so; returns what came meanwhile."""
-    origins: list[Origin] = []
-    deadline = time.monotonic() + SECONDS
-    while not reached():
-        assert time.monotonic() < deadline
-        origins += consumer.poll_batch(1000, 0.1)
-    return origins
-
-
-def deliver(producer: Producer, *messages: Outgoing) -> list[Undelivered]:
-    """Produce and flush."""
-    producer.produce_batch(messages)
-    undelivered = producer.flush(SECONDS)
-    assert undelivered is not None, "not flushed in time"
-    return undelivered
-
-
-def values(origins: Sequence[Any]) -> list[bytes | None]:
-    return [origin.value for origin in origins]
-
-
-def numbered(topic: str, count: int, key: bytes | None = b"k") -> list[Outgoing]:
-    return [Outgoing(topic, key, str(number).encode()) for number in range(count)]
+from tests.services.kafka_bench import SECONDS, Bench, deliver, numbered, poll_until, read, values
 
 
 def test_messages_arrive_in_order_as_they_were_written(bench: Bench, kafka_server: Kafka) -> None:
@@ -186,23 +51,6 @@ def test_a_poll_returns_no_more_than_it_was_asked_for(bench: Bench, kafka_server
     for partition in range(3):
         offsets = [origin.offset for origin in origins if origin.partition == partition]
         assert offsets == list(range(len(offsets)))
-
-
-KEYS = [b"", b"a", b"ab", b"abc", b"abcd", "ключ".encode(), *(f"user-{number}".encode() for number in range(40))]
-
-
-def test_both_clients_write_a_key_to_the_same_partition(kafka_server: Kafka) -> None:
-    topic = kafka_server.create_topic(partitions=7)
-    for name in CLIENTS:
-        bench = Bench(kafka_client(name), kafka_server.servers)
-        assert deliver(bench.producer(), *(Outgoing(topic, key, name.encode()) for key in KEYS)) == []
-        bench.close()
-    partitions: dict[bytes, set[int]] = {}
-    for record in kafka_server.consume_all(topic):
-        partitions.setdefault(record.key, set()).add(record.partition)
-    assert partitions.keys() == set(KEYS)
-    assert all(len(places) == 1 for places in partitions.values()), partitions
-    assert len(set().union(*partitions.values())) == 7
 
 
 @pytest.mark.parametrize("compression", ["none", "gzip", "lz4", "zstd", "snappy"])
@@ -327,62 +175,6 @@ def test_a_poll_does_not_wait_for_all_that_it_may_return(bench: Bench, kafka_ser
     assert values(read(consumer, 1)) == [b"1"]
 
 
-def test_only_what_a_transaction_has_committed_is_read(bench: Bench, kafka_server: Kafka) -> None:
-    topic = kafka_server.create_topic()
-    producer = bench.producer(transactional_id=f"x-{topic}")
-    producer.init_transactions(SECONDS)
-    producer.begin()
-    deliver(producer, Outgoing(topic, b"k", b"aborted"))
-    producer.abort(SECONDS)
-    producer.begin()
-    deliver(producer, Outgoing(topic, b"k", b"committed"))
-    consumer, _ = bench.consumer(topic)
-    assert consumer.poll_batch(10, 1.0) == []
-    assert consumer.range([Partition(topic, 0)], SECONDS)[Partition(topic, 0)][1] == 2  # not behind the open one
-    producer.commit(SECONDS)
-    assert values(read(consumer, 1)) == [b"committed"]
-
-
-def test_offsets_are_part_of_a_transaction(bench: Bench, kafka_server: Kafka) -> None:
-    source, target = kafka_server.create_topic(), kafka_server.create_topic()
-    kafka_server.produce(source, [b"0", b"1"])
-    consumer, _ = bench.consumer(source, group=f"g-{source}")
-    read(consumer, 2)
-    producer = bench.producer(transactional_id=f"x-{source}")
-    producer.init_transactions(SECONDS)
-    for commits in (False, True):
-        producer.begin()
-        deliver(producer, *numbered(target, 2))
-        producer.send_offsets({Partition(source, 0): Committed(2, "id")}, consumer.group_metadata(), SECONDS)
-        if commits:
-            producer.commit(SECONDS)
-        else:
-            producer.abort(SECONDS)
-            assert consumer.committed([Partition(source, 0)], SECONDS) == {}
-    assert consumer.committed([Partition(source, 0)], SECONDS) == {Partition(source, 0): Committed(2, "id")}
-    assert values(kafka_server.consume_all(target)) == [b"0", b"1"]
-
-
-def test_a_new_owner_of_a_transactional_id_fences_the_old_one(bench: Bench, kafka_server: Kafka) -> None:
-    topic = kafka_server.create_topic()
-    old = bench.producer(transactional_id=f"x-{topic}")
-    old.init_transactions(SECONDS)
-    old.begin()
-    deliver(old, Outgoing(topic, b"k", b"old"))
-    new = bench.producer(transactional_id=f"x-{topic}")
-    new.init_transactions(SECONDS)
-    with pytest.raises(KafkaError) as caught:
-        old.produce_batch([Outgoing(topic, b"k", b"late")])
-        old.flush(SECONDS)
-        old.commit(SECONDS)
-    assert caught.value.fenced
-    assert caught.value.fatal
-    new.begin()
-    assert deliver(new, Outgoing(topic, b"k", b"new")) == []
-    new.commit(SECONDS)
-    assert values(kafka_server.consume_all(topic)) == [b"new"]
-
-
 def test_a_member_that_was_evicted_commits_nothing(bench: Bench, kafka_server: Kafka) -> None:
     topic = kafka_server.create_topic()
     kafka_server.produce(topic, [b"0"])
@@ -417,76 +209,6 @@ def test_a_rebalance_moves_partitions_and_their_offsets_can_still_be_committed(
     assert ("revoked", [moved]) in old_listener.events
     assert new_listener.events == [("assigned", [moved])]
     assert kafka_server.committed(group) == {tuple(moved): 1}
-
-
-def test_one_too_large_among_small_ones_is_alone_undelivered(bench: Bench, kafka_server: Kafka) -> None:
-    topic = kafka_server.create_topic(config={"max.message.bytes": "20000"})
-    messages = [Outgoing(topic, b"k", b"x" * (30_000 if number == 4 else 100) + b"%d" % number) for number in range(10)]
-    producer = bench.producer()
-    undelivered = deliver(producer, *messages)
-    assert [(each.number, each.code) for each in undelivered] == [(4, "MSG_SIZE_TOO_LARGE")]
-    assert deliver(producer, Outgoing(topic, b"k", b"after")) == []
-    last_of = [value[-1:] for value in values(kafka_server.consume_all(topic)) if value is not None]
-    seen = [value for index, value in enumerate(last_of) if value not in last_of[index + 1 :]]
-    assert seen == [b"0", b"1", b"2", b"3", b"5", b"6", b"7", b"8", b"9", b"r"]
-
-
-def test_a_batch_that_is_too_large_as_a_whole_is_divided(bench: Bench, kafka_server: Kafka) -> None:
-    topic = kafka_server.create_topic(config={"max.message.bytes": "20000"})
-    messages = [Outgoing(topic, b"%d" % number, b"x" * 5000) for number in range(20)]
-    assert deliver(bench.producer(), *messages) == []
-    assert {record.key for record in kafka_server.consume_all(topic)} == {message.key for message in messages}
-
-
-def test_a_message_larger_than_the_limit_is_not_sent(bench: Bench, kafka_server: Kafka) -> None:
-    topic = kafka_server.create_topic()
-    undelivered = deliver(
-        bench.producer(max_message_bytes=5000),
-        Outgoing(topic, b"k", b"x" * 10_000, [("h", b"v")]),
-        Outgoing(topic, b"k", b"small"),
-    )
-    assert [(each.number, each.code) for each in undelivered] == [(0, "MSG_SIZE_TOO_LARGE")]
-    assert values(kafka_server.consume_all(topic)) == [b"small"]
-
-
-def test_a_transaction_names_the_message_that_the_broker_refused(bench: Bench, kafka_server: Kafka) -> None:
-    topic = kafka_server.create_topic(config={"max.message.bytes": "20000"})
-    messages = [Outgoing(topic, b"k", b"x" * (30_000 if number == 4 else 100)) for number in range(10)]
-    producer = bench.producer(transactional_id=f"x-{topic}", batch_bytes=10_000)
-    producer.init_transactions(SECONDS)
-    producer.begin()
-    undelivered = deliver(producer, *messages)
-    assert (4, "MSG_SIZE_TOO_LARGE") in [(each.number, each.code) for each in undelivered]
-    producer.abort(SECONDS)
-    producer.begin()
-    assert deliver(producer, *messages[:4], *messages[5:]) == []
-    producer.commit(SECONDS)
-    assert len(kafka_server.consume_all(topic)) == 9
-
-
-def test_what_a_broker_refuses_for_itself_is_told_apart(bench: Bench, kafka_server: Kafka) -> None:
-    topic = kafka_server.create_topic(config={"cleanup.policy": "compact"})
-    undelivered = deliver(
-        bench.producer(), Outgoing(topic, b"k", b"0"), Outgoing(topic, None, b"no key"), Outgoing(topic, b"k", b"1")
-    )
-    assert [(each.number, each.code) for each in undelivered] == [(1, "INVALID_RECORD")]
-    assert values(kafka_server.consume_all(topic))[-1] == b"1"
-
-
-def test_a_topic_that_does_not_exist_is_not_created_by_the_way(bench: Bench, kafka_server: Kafka) -> None:
-    name, topic = f"missing-{secrets.token_hex(4)}", kafka_server.create_topic()
-    producer = bench.producer()
-    producer.produce_batch([Outgoing(name, b"k", b"0"), Outgoing(topic, b"k", b"1"), Outgoing("no topic!", b"k", b"2")])
-    undelivered = producer.flush(60)
-    assert undelivered is not None
-    assert [(each.number, each.code) for each in undelivered] == [
-        (0, "UNKNOWN_TOPIC_OR_PART"),
-        (2, "TOPIC_EXCEPTION"),
-    ]
-    undelivered = deliver(producer, Outgoing(topic, b"k", b"3", partition=9))
-    assert [(each.number, each.code) for each in undelivered] == [(0, "_UNKNOWN_PARTITION")]
-    assert values(kafka_server.consume_all(topic)) == [b"1"]
-    assert name not in bench.admin().topics(SECONDS)
 
 
 def _topic_id(client: str, kafka_server: Kafka, topic: str) -> str:

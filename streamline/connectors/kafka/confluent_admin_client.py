@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from functools import partial
@@ -20,7 +21,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec
 
-from streamline.connectors.kafka.client import Committed, Connection, Partition, TopicInfo
+from streamline.connectors.kafka.client import Committed, Connection, KafkaError, Partition, TopicInfo
 from streamline.connectors.kafka.confluent_shared_client import Troubles, settings
 from streamline.connectors.kafka.deadlines import within
 from streamline.connectors.kafka.failures import failure
@@ -58,7 +59,7 @@ class ConfluentAdmin:
                 found = self._result("list topics", future, deadline)
             except KafkaException as error:
                 if error.args[0].name() not in NO_TOPIC:
-                    raise self._troubles.failure(error, f"describe topic {name}") from error
+                    raise self._failure(error, f"describe topic {name}") from error
                 continue
             topics[name] = TopicInfo(
                 name=name,
@@ -80,7 +81,7 @@ class ConfluentAdmin:
         except KafkaException as error:
             if error.args[0].name() == "TOPIC_ALREADY_EXISTS":
                 return False
-            raise self._troubles.failure(error, request) from error
+            raise self._failure(error, request) from error
         while name not in self.topics(_left(deadline), [name]) and time.monotonic() < deadline:
             time.sleep(0.05)
         return True
@@ -90,7 +91,7 @@ class ConfluentAdmin:
         request, deadline = f"read the configuration of topic {name}", time.monotonic() + timeout
         resource = ConfigResource(ConfigResource.Type.TOPIC, name)
         futures = self._call(request, lambda library: library.describe_configs([resource], request_timeout=timeout))
-        with self._troubles.errors(request):
+        with self._errors(request):
             entries = self._result(request, futures[resource], deadline)
         return {key: str(entry.value) for key, entry in entries.items() if entry.value is not None}
 
@@ -109,7 +110,7 @@ class ConfluentAdmin:
                 return {}
             ask = partial(_list_offsets, places=places, isolation_level=level, request_timeout=_left(deadline))
             futures = self._call(request, ask)
-            with self._troubles.errors(request):
+            with self._errors(request):
                 offsets.append(
                     {
                         Partition(place.topic, place.partition): self._result(request, future, deadline).offset
@@ -137,11 +138,11 @@ class ConfluentAdmin:
             finally:
                 consumer.close()
 
-        with self._troubles.errors(request):
+        with self._errors(request):
             found = within(timeout, request, read) if places else []
         for place in found:
             if place.error is not None:
-                raise self._troubles.failure(KafkaException(place.error), request)
+                raise self._failure(KafkaException(place.error), request)
         return {
             Partition(place.topic, place.partition): Committed(place.offset, place.metadata or "")
             for place in found
@@ -167,13 +168,11 @@ class ConfluentAdmin:
                 [ConsumerGroupTopicPartitions(group, kept)], request_timeout=timeout
             ),
         )
-        with self._troubles.errors(request):
+        with self._errors(request):
             answer = self._result(request, futures[group], deadline)
         for place in answer.topic_partitions:
             if place.error is not None:
-                raise self._troubles.failure(
-                    KafkaException(place.error), f"{request} for {place.topic}/{place.partition}"
-                )
+                raise self._failure(KafkaException(place.error), f"{request} for {place.topic}/{place.partition}")
 
     def close(self) -> None:
         """See `Admin.close`."""
@@ -190,7 +189,7 @@ class ConfluentAdmin:
         futures = self._call(
             request, lambda library: library.delete_consumer_groups([group], request_timeout=_left(deadline))
         )
-        with self._troubles.errors(request):
+        with self._errors(request):
             self._result(request, futures[group], deadline)
         rest = {place: value for place, value in before.items() if place not in dropped}
         if rest:
@@ -201,7 +200,7 @@ class ConfluentAdmin:
             if self._library is None:
                 self._library = AdminClient(settings(self._connection, self._client_id, self._troubles))
             library = self._library
-        with self._troubles.errors(request):
+        with self._errors(request):
             return call(library)
 
     def _result(self, request: str, future: Future[Any], deadline: float) -> Any:
@@ -209,6 +208,18 @@ class ConfluentAdmin:
             return future.result(timeout=_left(deadline) + 1)
         except FutureTimeoutError:
             raise failure(request, "_TIMED_OUT", "no answer in time") from None
+
+    @contextlib.contextmanager
+    def _errors(self, request: str) -> Iterator[None]:
+        try:
+            yield
+        except KafkaException as error:
+            raise self._failure(error, request) from error
+
+    def _failure(self, error: KafkaException, request: str) -> KafkaError:
+        if self._library is not None:
+            self._library.poll(0)  # what it has to tell of its connections
+        return self._troubles.failure(error, request)
 
 
 def _list_offsets(library: Any, places: Any, **options: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -38,7 +39,9 @@ class ConfluentProducer:
         self._troubles = Troubles()
         self._transactional = options.transactional_id is not None
         self._outbox = Outbox(self, transactional=self._transactional)
-        self._library: Any = Producer(_configuration(connection, options, self._troubles))
+        self._configuration = _configuration(connection, options, self._troubles)
+        self._library: Any = Producer(self._configuration)
+        self._failed = False  # a message, since the library was opened
 
     def produce_batch(self, messages: Sequence[Outgoing]) -> None:
         """See `Producer.produce_batch`."""
@@ -83,21 +86,23 @@ class ConfluentProducer:
 
     def abort(self, timeout: float) -> None:
         """See `Producer.abort`."""
-        self._ask("abort the transaction", timeout, partial(self._library.abort_transaction, timeout))
         self._outbox.drop()
+        if self._failed:
+            # After a failed message librdkafka may find gaps in the sequence of the next transaction, and fail it, too.
+            # A new producer aborts the transaction.
+            library, self._library = [self._library], Producer(self._configuration)
+            self._failed = False
+            threading.Thread(target=_end, args=(library, 0.0), name="kafka close", daemon=True).start()
+            self.init_transactions(timeout)
+        else:
+            self._ask("abort the transaction", timeout, partial(self._library.abort_transaction, timeout))
 
     def close(self, timeout: float) -> None:
         """See `Producer.close`."""
         library, self._library = [self._library], None
-
-        def end() -> None:
-            library[0].purge()
-            library[0].flush(timeout)
-            library.clear()  # the last reference: librdkafka ends its threads here
-
         if library[0] is not None:
             with contextlib.suppress(Unavailable, KafkaException):
-                within(timeout, "close the producer", end)
+                within(timeout, "close the producer", partial(_end, library, timeout))
 
     def send(self, number: int, message: Outgoing) -> None:
         """See `outbox.Library.send`."""
@@ -138,12 +143,13 @@ class ConfluentProducer:
                 return False
         return True
 
-    def recover(self) -> None:
+    def recover(self, timeout: float) -> None:
         """See `outbox.Library.recover`."""
         self._raise_if_fatal()
 
     def _delivered(self, of_round: int, number: int, error: Any, _: Any) -> None:
         if error is not None:
+            self._failed = True
             self._outbox.failed(number, _name(error), error.str(), of_round=of_round)
 
     def _raise_if_fatal(self) -> None:
@@ -153,6 +159,13 @@ class ConfluentProducer:
     def _ask(self, request: str, timeout: float, call: Callable[[], Any]) -> None:
         with self._troubles.errors(request):
             within(timeout + 1, request, call)
+
+
+def _end(library: list[Any], timeout: float) -> None:
+    """Close a producer; what it has not delivered is dropped."""
+    library[0].purge()
+    library[0].flush(timeout)
+    library.clear()  # the last reference: librdkafka ends its threads here
 
 
 def _name(error: Any) -> str:

@@ -68,7 +68,7 @@ class KafkaPythonProducer:
         """See `Producer.produce_batch`."""
         if self._library is None:
             with contextlib.suppress(Unavailable):  # `flush` tries again
-                self._open()
+                self._open(METADATA_SECONDS)
         self._outbox.add(messages)
 
     def flush(self, timeout: float) -> list[Undelivered] | None:
@@ -181,16 +181,17 @@ class KafkaPythonProducer:
         self._futures = []
         return True
 
-    def recover(self) -> None:
+    def recover(self, timeout: float) -> None:
         """See `outbox.Library.recover`."""
+        deadline = time.monotonic() + timeout
         if self._library is not None and self._broken():
             # The library declares its idempotent producer broken for any message that a broker refuses.
             self._raise_if_fatal("deliver messages")
             self._drop_library()
         if self._library is None:
-            self._open()
+            self._open(timeout)
         for topic in tuple(self._doubtful):
-            if topic not in self._admin.topics(METADATA_SECONDS, [topic]):
+            if topic not in self._admin.topics(max(0.1, deadline - time.monotonic()), [topic]):
                 self._missing.add(topic)
         self._doubtful.clear()
 
@@ -213,7 +214,7 @@ class KafkaPythonProducer:
                 return True
         return False
 
-    def _open(self, timeout: float = OPEN_SECONDS) -> None:
+    def _open(self, timeout: float) -> None:
         options = self._options
         configuration = settings(self._connection, options.client_id) | {
             "enable_idempotence": True,

@@ -115,11 +115,10 @@ def open_library(
                 raise
 
         try:
-            return within(timeout + 5, request, connect)
+            return within(timeout + 1, request, connect)
         except (errors.KafkaTimeoutError, Unavailable) as error:
-            refusal = next(
-                (each for each in failed.errors if isinstance(each, errors.SaslAuthenticationFailedError)), None
-            )
+            refusals = (errors.SaslAuthenticationFailedError, KafkaError)
+            refusal = next((each for each in failed.errors if isinstance(each, refusals)), None)
             if refusal is not None:
                 raise translated(refusal, request) from error
             reason = _unreachable(connection) or (str(failed.errors[-1]) if failed.errors else "no broker is reachable")
@@ -137,7 +136,8 @@ class _FailedConnections(logging.Handler):
         self._log = logging.getLogger("kafka.net")
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.errors += [each for each in record.args or () if isinstance(each, Exception)]
+        errors_told = (each for each in record.args or () if isinstance(each, Exception))
+        self.errors += [each for each in errors_told if not isinstance(each, errors.KafkaTimeoutError)]
 
     def __enter__(self) -> _FailedConnections:
         self._log.addHandler(self)

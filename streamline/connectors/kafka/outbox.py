@@ -17,7 +17,7 @@ import time
 from collections.abc import Sequence
 from typing import Protocol
 
-from streamline.connectors.kafka.client import Outgoing, Undelivered
+from streamline.connectors.kafka.client import Outgoing, Unavailable, Undelivered
 from streamline.connectors.kafka.failures import OF_THE_MESSAGE, OF_THE_TOPIC, failure
 
 PAUSE_SECONDS = 0.1
@@ -38,10 +38,11 @@ class Library(Protocol):
         """Wait until each message that was given has been delivered or has failed; False: not within the timeout."""
         ...
 
-    def recover(self) -> None:
+    def recover(self, timeout: float) -> None:
         """Make the library ready to send again after messages have failed.
 
         Raises:
+            Unavailable: not within the timeout.
             KafkaError: it cannot; it is fenced or fatal.
         """
         ...
@@ -121,7 +122,10 @@ class Outbox:
                     time.sleep(min(PAUSE_SECONDS, max(0.0, deadline - time.monotonic())))
             if not self._groups:
                 break
-            self._library.recover()
+            try:
+                self._library.recover(max(0.0, deadline - time.monotonic()))
+            except Unavailable:
+                return None
             self._sent_again = self._groups.pop()
             for number in self._sent_again:
                 self._library.send(number, self._messages[number])
