@@ -33,6 +33,9 @@ NAMES = {
 }
 """librdkafka's names of the errors that it calls otherwise."""
 
+CLOSED_BY_BROKER = 3
+"""So many connections are closed by the other side before that is taken for a refusal."""
+
 OTHERS: dict[type[Exception], str] = {
     errors.KafkaTimeoutError: "_TIMED_OUT",
     errors.KafkaConnectionError: "_TRANSPORT",
@@ -121,7 +124,11 @@ def open_library(
             refusal = next((each for each in failed.errors if isinstance(each, refusals)), None)
             if refusal is not None:
                 raise translated(refusal, request) from error
-            reason = _unreachable(connection) or (str(failed.errors[-1]) if failed.errors else "no broker is reachable")
+            reason = _unreachable(connection)
+            if not reason and connection.protocol.startswith("SASL") and failed.closed >= CLOSED_BY_BROKER:
+                reason = "the brokers close the connection; most likely they refuse the user or the password"
+                raise failure(request, "SASL_AUTHENTICATION_FAILED", reason) from error
+            reason = reason or (str(failed.errors[-1]) if failed.errors else "no broker is reachable")
             raise failure(request, "_TRANSPORT", reason) from error
         except errors.KafkaError as error:
             raise translated(error, request) from error
@@ -138,6 +145,11 @@ class _FailedConnections(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         errors_told = (each for each in record.args or () if isinstance(each, Exception))
         self.errors += [each for each in errors_told if not isinstance(each, errors.KafkaTimeoutError)]
+
+    @property
+    def closed(self) -> int:
+        """How many connections the other side has closed: the library may miss why."""
+        return sum("socket disconnected" in str(each) for each in self.errors)
 
     def __enter__(self) -> _FailedConnections:
         self._log.addHandler(self)
