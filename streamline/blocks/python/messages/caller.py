@@ -296,10 +296,13 @@ class _Run:
             own: origin of what was given.
             first: place of the first of these in the batch.
         """
-        sources = [self._batch.made_of(first + number)[0] for number in range(len(own))]
+        sources = list(own)
+        if self._batch.lineage is not None:
+            sources = [self._batch.made_of(first + number)[0] for number in range(len(own))]
         if len(own) == 1:
             return sources * len(kept)
-        if len(kept) == len(own) and all(each is None or each is own[place] for place, each in enumerate(kept)):
+        in_place = not any(kept) or all(each is None or each is own[place] for place, each in enumerate(kept))
+        if in_place and len(kept) == len(own):
             return sources
         return [None] * len(kept)
 
