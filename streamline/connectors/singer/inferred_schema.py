@@ -7,6 +7,8 @@ whole numbers become numbers when a fraction comes; every other change of type i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
+from operator import or_
 from typing import Any
 
 import msgspec
@@ -23,6 +25,16 @@ _WORDS = {
     "object": "an object",
     "array": "an array",
 }
+_PYTHON: Mapping[str, Any] = {
+    "null": None,
+    "boolean": bool,
+    "integer": int,
+    "number": float,
+    "string": str,
+    "object": dict[str, Any],
+    "array": list[Any],
+}
+_UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 _KINDS = {ord('"'): "string", ord("{"): "object", ord("["): "array", ord("t"): "boolean", ord("f"): "boolean"}
 
 
@@ -49,6 +61,7 @@ class InferredSchema:
         self.changed = True
         """Whether it has changed since it was last sent; who sends it says so."""
         self.properties: dict[str, JSONObject] = {}
+        self._decoder: msgspec.json.Decoder[Any] | None = None
         self._types: dict[str, frozenset[str]] = {}
         self._declared = dict(declared or {})
         for name, prop in (known or {}).items():
@@ -61,6 +74,37 @@ class InferredSchema:
     def schema(self) -> JSONObject:
         """The JSON Schema."""
         return {"type": "object", "properties": dict(self.properties)}
+
+    def fits(self, text: bytes) -> bool:
+        """Return whether a record is known to fit as it is, at the speed of native code.
+
+        False says nothing: `fit` tells.
+        """
+        if self._decoder is None:
+            self._decoder = self._make_decoder()
+        try:
+            self._decoder.decode(text)
+        except _UNREADABLE:
+            return False
+        return True
+
+    def _make_decoder(self) -> msgspec.json.Decoder[Any]:
+        fields: list[tuple[str, Any, Any] | tuple[str, Any]] = []
+        names: dict[str, str] = {}
+        for number, (column, admitted) in enumerate(self._types.items()):
+            field = names[column] = f"column{number}"
+            kinds = [_PYTHON[kind] for kind in admitted if column not in self.keys or kind != "null"]
+            kind = reduce(or_, kinds) if kinds else None
+            fields.append((field, kind) if column in self.keys else (field, kind | msgspec.UnsetType, msgspec.UNSET))
+        if set(self.keys) - self._types.keys():
+            return msgspec.json.Decoder(None)  # nothing fits before every key has a type
+        columns = msgspec.defstruct(
+            "Columns",
+            sorted(fields, key=len),
+            rename={field: column for column, field in names.items()},
+            forbid_unknown_fields=True,
+        )
+        return msgspec.json.Decoder(columns)
 
     def fit(self, members: Mapping[str, msgspec.Raw], formats: Mapping[str, str] | None = None) -> list[str]:
         """Widen the columns for a record.
@@ -110,6 +154,7 @@ class InferredSchema:
         raise MisfitError(f"column {name!r}: {_WORDS[kind]}, where the column holds {words or 'nothing'}")
 
     def _set(self, name: str, prop: JSONObject) -> None:
+        self._decoder = None
         self.properties[name] = dict(prop)
         self._types[name] = _admitted(prop)
 

@@ -11,7 +11,14 @@ from streamline.connectors.singer.inferred_schema import InferredSchema, MisfitE
 
 
 def fit(schema: InferredSchema, record: str, **more: Any) -> list[str]:
-    return schema.fit(msgspec.json.decode(record, type=dict[str, msgspec.Raw]), **more)
+    known = schema.fits(record.encode())
+    before = schema.changed
+    schema.changed = False
+    unknown = schema.fit(msgspec.json.decode(record, type=dict[str, msgspec.Raw]), **more)
+    assert not known or not (schema.changed or unknown)
+    schema.changed = schema.changed or before
+    assert schema.fits(record.encode()) or unknown
+    return unknown
 
 
 def test_a_column_gets_the_type_of_its_first_value() -> None:
@@ -62,6 +69,7 @@ def test_a_record_that_does_not_fit_changes_nothing(record: str) -> None:
     before = schema.schema
     schema.changed = False
     members = {name: msgspec.Raw(text.encode()) for name, text in _members(record)}
+    assert not schema.fits(record.encode())
     with pytest.raises(MisfitError):
         schema.fit({"new": msgspec.Raw(b"1"), **members})
     assert schema.schema == before
@@ -109,3 +117,19 @@ def test_dates_and_times_have_a_format() -> None:
     schema = InferredSchema()
     fit(schema, '{"at":"2026-01-01T00:00:00+00:00"}', formats={"at": "date-time"})
     assert schema.properties == {"at": {"type": ["null", "string"], "format": "date-time"}}
+
+
+@pytest.mark.parametrize("text", [b'{"a":"\xff"}', b'{"a":"\\ud800"}', b'{"a":"x"', b'{"a":"x","b":1}', b"[]", b"1"])
+def test_what_is_not_surely_right_is_not_known_to_fit(text: bytes) -> None:
+    schema = InferredSchema()
+    assert not schema.fits(b'{"a":"x"}')
+    fit(schema, '{"a":"x"}')
+    assert schema.fits(b'{"a":"x"}')
+    assert not schema.fits(text)
+
+
+def test_columns_may_have_any_name_and_several_types() -> None:
+    schema = InferredSchema(["odd name!"], declared={"mixed": {"type": ["null", "string", "integer"]}})
+    fit(schema, '{"odd name!":1,"mixed":"x","class":true,"":{"a":[1]}}')
+    fit(schema, '{"odd name!":2,"mixed":5}')
+    assert not schema.fits(b'{"mixed":5}')

@@ -16,6 +16,7 @@ from streamline.connectors.singer.message_reader import MAX_DEPTH
 from streamline.connectors.singer.stages.record_messages import DELETED
 from streamline.flow.codecs import jsontext
 from streamline.flow.codecs.envelope import wrap
+from streamline.flow.codecs.jsontext import is_deeper
 from streamline.flow.codecs.message_data import dump_data
 from streamline.flow.codecs.schemas import properties
 from streamline.flow.items import (
@@ -173,37 +174,50 @@ class MessageRecords(ImmediateStage):
             MisfitError: it is none, or does not fit.
             TypeError: a value of a type that JSON has no word for.
         """
-        metadata = _metadata_of(origin)
+        metadata: _Metadata | None = None
         if self._include_metadata and isinstance(data, Mapping) and data.keys() >= {"data", "metadata"}:
             given = data["metadata"]
             if isinstance(given, Mapping):
                 stream = str(given.get("dest_topic") or stream)
                 metadata = _metadata_in(given)
             data = data["data"]
+        if metadata is None and (data is None or self._columns):
+            metadata = _metadata_of(origin) if origin is not None else _Metadata()
         if data is None:
             if not self._deletes:
                 if stream not in self._noted:
                     self._noted.add(stream)
                     self._note(f"messages of {stream!r} without a value (tombstones) are left out")
                 return
-            data = self._deleted(stream, metadata)
+            data = self._deleted(stream, metadata or _Metadata())
         inferred = self._inferred(stream)
+        fast = not self._columns
+        if fast and type(data) is bytes and data[:1] == b"{" and b"\n" not in data and self._fits(inferred, data):
+            lines.setdefault(stream, []).append(data)
+            return
         text = _text(data)
         if text[:1] != b"{":
             if not self._wrap_values:
                 raise MisfitError("the value is no JSON object, so it has no columns")
             text = jsontext.join_members({VALUE: text})
+        if fast and self._fits(inferred, text):
+            lines.setdefault(stream, []).append(text)
+            return
         try:
-            members = jsontext.split_object(text)
+            members = dict(jsontext.split_object(text))
         except (ValueError, RecursionError) as error:
             raise MisfitError(f"not valid JSON: {error}") from None
-        added = dict(members)
         for name in self._columns:
-            added[name] = msgspec.Raw(jsontext.encode(_COLUMN_OF[name](metadata)))
-        unknown = inferred.fit(added, _formats(data) if isinstance(data, Mapping) else None)
+            members[name] = msgspec.Raw(jsontext.encode(_COLUMN_OF[name](metadata or _Metadata())))
+        unknown = inferred.fit(members, _formats(data) if isinstance(data, Mapping) else None)
         if unknown or self._columns:
-            text = jsontext.join_object({name: raw for name, raw in added.items() if name not in unknown})
+            # No SCHEMA has a column of which no type is known.
+            text = jsontext.join_object({name: raw for name, raw in members.items() if name not in unknown})
         lines.setdefault(stream, []).append(text)
+
+    @staticmethod
+    def _fits(inferred: InferredSchema, text: bytes) -> bool:
+        return inferred.fits(text) and not is_deeper(text, MAX_DEPTH)
 
     def _deleted(self, stream: str, metadata: _Metadata) -> JSONObject:
         keys = self._inferred(stream).keys
@@ -235,9 +249,7 @@ _COLUMN_OF: Mapping[str, Callable[[_Metadata], Any]] = {
 }
 
 
-def _metadata_of(origin: Origin | None) -> _Metadata:
-    if origin is None:
-        return _Metadata()
+def _metadata_of(origin: Origin) -> _Metadata:
     moment = None
     if origin.time is not None:
         with contextlib.suppress(OverflowError):
@@ -300,9 +312,9 @@ def _text(data: Any) -> bytes:
             raise MisfitError("the value is not UTF-8") from None
     else:
         text = jsontext.dumps(data) if not isinstance(data, dict) else jsontext.encode(data)
-    if b"\\ud" in text.lower() and _has_lone_surrogate(text):
+    if b"\\u" in text and b"\\ud" in text.lower() and _has_lone_surrogate(text):
         raise MisfitError("it contains a lone surrogate, which is not Unicode text")
-    if jsontext.is_deeper(text, MAX_DEPTH):
+    if is_deeper(text, MAX_DEPTH):
         raise MisfitError(f"it is nested more than {MAX_DEPTH} levels deep")
     return text
 
