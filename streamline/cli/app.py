@@ -210,4 +210,8 @@ def change(app: App, pipeline: str, verb: str) -> Iterator[tuple[Store, Lease]]:
     with app.store() as store:
         require_pipeline(app, store, pipeline)
         with store.acquire_lease(pipeline, change_id(verb)) as lease:
+            from streamline.cli.kept_positions import KeptPositions
+
+            kept = KeptPositions(app.project, store, pipeline)
             yield store, lease
+            kept.set_changed(lease)

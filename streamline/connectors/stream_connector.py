@@ -250,3 +250,16 @@ class StreamConnector(Protocol):
     def template(self, side: Side, pipeline: str, block: str) -> str:
         """Return the YAML that `streamline add` writes."""
         ...
+
+
+class MovingConnector(StreamConnector, Protocol):
+    """A connector whose sources keep their positions themselves; these can be set while nothing reads them."""
+
+    def set_positions(self, config: Config, context: StreamContext, where: Where, parts: Mapping[str, bytes]) -> None:
+        """Set parts of a source's position; those that are `FORGOTTEN` are deleted. Blocks.
+
+        Raises:
+            ConfigError: a part cannot be a position of the source.
+            StreamlineError: something reads with them, or the system does not answer.
+        """
+        ...

@@ -136,6 +136,14 @@ class KafkaConnector:
         sink = sink_settings(config, context, where)
         return check_sink(sink, kafka_client(sink.connection.client, where=where("client")), where)
 
+    def set_positions(self, config: Config, context: StreamContext, where: Where, parts: Mapping[str, bytes]) -> None:
+        """See `MovingConnector.set_positions`."""
+        from streamline.connectors.kafka.clients import kafka_client
+        from streamline.connectors.kafka.group_positions import set_positions
+
+        settings = source_settings(config, context, where)
+        set_positions(settings, kafka_client(settings.connection.client, where=where("client")), parts)
+
     def template(self, side: Side, pipeline: str, block: str) -> str:
         """See `StreamConnector.template`."""
         return (_SOURCE if side == "source" else _SINK).format(pipeline=pipeline, block=block)

@@ -6,7 +6,7 @@ import anyio
 import msgspec
 
 from streamline.connectors.kafka.client import KafkaError, OffsetLost
-from streamline.errors import ConfigError, LeaseHeld, StreamlineError
+from streamline.errors import ConfigError, LeaseHeld, PipelineFailed, StreamlineError
 from streamline.execution.events import AttemptFailed
 from streamline.execution.flow_runs import failure_of
 from streamline.execution.run import Run
@@ -42,11 +42,13 @@ class Retries:
         error = outcome.error
         assert error is not None
         first = not self._begun
-        # What a source has given says nothing about a sink that waits for its cluster; other errors are faults of ours.
-        given = outcome.given and isinstance(error, StreamlineError) and not isinstance(error, KafkaError)
-        self._begun = self._begun or outcome.saved or given or outcome.seconds > self._startup + _LONGER
-        if first and not self._begun:
-            return None  # it could not even start
+        # Blocks of users fail for reasons that pass; before anything was proven, another system cannot be used at all.
+        by_block = outcome.given and isinstance(error, PipelineFailed)
+        self._begun = self._begun or outcome.saved or by_block or outcome.seconds > self._startup + _LONGER
+        if first and not self._begun and self._config is None:
+            return None
+        if not isinstance(error, StreamlineError) and not self._begun:
+            return None  # a fault of ours
         if isinstance(error, ConfigError | LeaseHeld | MessageRefused | OffsetLost):
             return None
         if isinstance(error, KafkaError) and error.fenced:

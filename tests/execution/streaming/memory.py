@@ -16,12 +16,17 @@ from streamline.connectors.stream_connector import (
     StreamContext,
     Where,
 )
-from streamline.errors import ConfigError, StreamlineError
-from streamline.flow.items import BadRecord, Item, MessageBatch, Origin, Position
+from streamline.errors import ConfigError, PipelineFailed, StreamlineError
+from streamline.flow.items import FORGOTTEN, BadRecord, Item, MessageBatch, Origin, Position
 from streamline.flow.protocols import Emit, Failed, Proven, Refused
 from streamline.state.store import DeadLetter
 
 KEY = "topic/0"
+
+
+def part(offset: int) -> bytes:
+    """The value of a part."""
+    return b'{"offset":%d}' % offset
 
 
 class World:
@@ -58,7 +63,7 @@ class MemorySource:
         self._until_caught_up = context.until_caught_up
         self._messages: list[Any] = config["messages"]
         start = context.start.get(KEY)
-        self._next = int(start) if start is not None else 0
+        self._next = json.loads(start)["offset"] if start is not None else 0
         self._stop = anyio.Event()
 
     async def run(self, emit: Emit) -> None:
@@ -74,9 +79,9 @@ class MemorySource:
             key = str(self._messages[number]["key"]).encode() if self._config.get("keyed") else None
             origin = Origin("topic", 0, number, key, value)
             batch = MessageBatch(self.id, [data], [origin])
-            await emit([batch, Position(self.id, number + 1, {KEY: b"%d" % (number + 1)})])
+            await emit([batch, Position(self.id, number + 1, {KEY: part(number + 1)})])
             if self._fails(number):
-                raise StreamlineError("the source failed")
+                raise PipelineFailed("the source failed", blocks=[self.id])
         if self._config.get("endless") and not self._until_caught_up:
             await self._stop.wait()
 
@@ -103,7 +108,7 @@ class GroupSource(MemorySource):
 
     def commit(self, parts: Mapping[str, bytes]) -> Mapping[str, bytes]:
         if KEY in parts:
-            self._world.committed[self.id] = int(parts[KEY])
+            self._world.committed[self.id] = json.loads(parts[KEY])["offset"]
         return parts
 
     def transaction_offsets(self, parts: Mapping[str, bytes]) -> tuple[Mapping[Any, Any], Any]:
@@ -135,7 +140,7 @@ class MemorySink:
             elif isinstance(item, Position):
                 if self.offsets_from:
                     self.offsets_from[source].transaction_offsets(item.parts)
-                    self._world.committed[source] = int(item.parts[KEY])
+                    self._world.committed[source] = json.loads(item.parts[KEY])["offset"]
                 self._proven(source, item.number)
 
     def _write(self, source: str, batch: MessageBatch) -> None:
@@ -151,7 +156,7 @@ class MemorySink:
                 )
                 continue
             if _count_down(self._world, block, value == config.get("fail_at"), config.get("fail_times", 1)):
-                error = StreamlineError("the sink failed")
+                error = PipelineFailed("the sink failed", blocks=[block])
                 self._failed(error)
                 raise error
             if config.get("changes_data") and isinstance(data, dict):
@@ -223,6 +228,15 @@ class MemoryConnector:
         if config.get("unreachable"):
             raise StreamlineError("nobody answers", code="connector.unreachable")
         return "it answers"
+
+    def set_positions(self, config: Config, context: StreamContext, where: Where, parts: Mapping[str, bytes]) -> None:
+        if config.get("busy"):
+            raise StreamlineError("the group has members", code="kafka.request_failed")
+        for value in parts.values():
+            if value == FORGOTTEN:
+                del self.world.committed[context.block]
+            else:
+                self.world.committed[context.block] = json.loads(value)["offset"]
 
     def template(self, side: str, pipeline: str, block: str) -> str:
         return "connector_type: memory\n"

@@ -1,0 +1,66 @@
+"""Which failures are followed by another attempt, and when."""
+
+from __future__ import annotations
+
+import pytest
+
+from streamline.connectors.kafka.client import KafkaError, OffsetLost, Partition
+from streamline.errors import ConfigError, PipelineFailed, StreamlineError
+from streamline.execution.streaming.attempt import AttemptOutcome
+from streamline.execution.streaming.attempts import Retries
+from streamline.execution.streaming.flows import MessageRefused
+from streamline.pipeline.model import RetryConfig
+
+FAILED = PipelineFailed("the block failed")
+OUTAGE = KafkaError("nobody answers", transient=True)
+STARTUP = 60.0
+
+
+def failed(
+    error: Exception = FAILED, *, given: bool = True, saved: bool = False, seconds: float = 1.0
+) -> AttemptOutcome:
+    return AttemptOutcome(error=error, given=given, saved=saved, seconds=seconds)
+
+
+def test_the_delay_doubles_until_an_attempt_gets_on() -> None:
+    retries = Retries(None, STARTUP)
+    assert [retries.delay_after(failed()) for _ in range(8)] == [1, 2, 4, 8, 16, 32, 60, 60]
+    assert retries.delay_after(failed(saved=True)) == 1
+    assert retries.delay_after(failed()) == 2
+
+
+def test_retry_config_sets_the_limit_and_the_delays() -> None:
+    retries = Retries(RetryConfig(retries=2, delay=3, exponential_backoff=False), STARTUP)
+    assert [retries.delay_after(failed()) for _ in range(3)] == [3, 3, None]
+
+
+def test_an_outage_ends_no_run_that_had_started() -> None:
+    retries = Retries(RetryConfig(retries=0, delay=1), STARTUP)
+    assert retries.delay_after(failed(OUTAGE, saved=True)) == 1
+    assert retries.delay_after(failed(OUTAGE)) == 2
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConfigError("wrong"),
+        MessageRefused("refused"),
+        OffsetLost("lost", Partition("t", 0), 3),
+        KafkaError("another has taken its place", fenced=True),
+    ],
+)
+def test_what_no_attempt_can_mend(error: Exception) -> None:
+    assert Retries(None, STARTUP).delay_after(failed(error, saved=True)) is None
+
+
+@pytest.mark.parametrize("error", [OUTAGE, StreamlineError("not allowed"), RuntimeError("a bug")])
+def test_what_fails_before_anything_was_proven(error: Exception) -> None:
+    assert Retries(None, STARTUP).delay_after(failed(error)) is None
+
+
+def test_an_idle_pipeline_has_started_too() -> None:
+    assert Retries(None, STARTUP).delay_after(failed(OUTAGE, given=False, seconds=3600.0)) == 1
+
+
+def test_a_block_that_cannot_be_loaded() -> None:
+    assert Retries(None, STARTUP).delay_after(failed(given=False)) is None
