@@ -124,6 +124,21 @@ def test_from_topic_to_topic_until_caught_up(pipeline: Pipeline, client: str, de
     assert len(pipeline.values(sink)) == 503
 
 
+def test_the_group_is_moved_by_hand(pipeline: Pipeline, client: str) -> None:
+    kafka = pipeline.kafka
+    source, sink = kafka.create_topic(), kafka.create_topic()
+    kafka.produce(source, numbered(10))
+    pipeline.source(source, client=client)
+    pipeline.sink(sink, client=client)
+    pipeline.project.run("--until-caught-up").expect(0)
+    pipeline.project.command("state", "set", "p", f"{source}/0", '{"offset": 7}').expect(0)
+    assert pipeline.committed() == 7
+    pipeline.project.run("--until-caught-up").expect(0)
+    assert [value["id"] for value in pipeline.values(sink)] == [*range(10), 7, 8, 9]
+    pipeline.project.command("state", "reset", "p").expect(0)
+    assert pipeline.committed() == 0
+
+
 def test_without_a_transformer_messages_arrive_unchanged(pipeline: Pipeline, client: str) -> None:
     kafka = pipeline.kafka
     source, sink = kafka.create_topic(), kafka.create_topic()
