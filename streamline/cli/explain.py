@@ -221,6 +221,8 @@ def _show_stream(app: App, explanation: StreamExplanation) -> None:
     print_text(f"\nCheckpoints: every {explanation.checkpoint_interval:g} s")
     refused = "the run stops at it" if explanation.dead_letters is None else f"goes to {explanation.dead_letters}"
     print_text(f"A message that cannot be processed or delivered: {refused} (on_error: {explanation.on_error})")
+    if explanation.dead_letters is not None and explanation.delivery == "exactly-once":
+        _say("`dead-letters retry` delivers them at least once: it is not part of the transactions")
     if explanation.instances > 1:
         print_text(f"Instances: {explanation.instances} processes share the partitions")
     if explanation.callbacks:

@@ -30,6 +30,7 @@ from streamline.connectors.kafka.dead_letter_messages import (
     read_entry,
     written_message,
 )
+from streamline.connectors.kafka.user_errors import explained
 from streamline.errors import StreamlineError
 from streamline.state.store import DeadLetter, LetterKey
 
@@ -100,7 +101,7 @@ class DeadLetterTopic:
         Raises:
             StreamlineError: it is compacted, cannot be made, or the cluster cannot be reached.
         """
-        self._thread.submit(self._open).result()
+        self._ask(self._open)
 
     def write(self, letters: Sequence[DeadLetter]) -> list[tuple[DeadLetter, str]]:
         """Add letters; they are durable when this returns, however long the cluster is away.
@@ -112,7 +113,7 @@ class DeadLetterTopic:
             KafkaError: the run ends, or the topic's producer cannot be used.
         """
         messages = [letter_message(letter, self.topic) for letter in letters]
-        undelivered = self._thread.submit(self._produce, messages).result()
+        undelivered = self._ask(lambda: self._produce(messages), write=True)
         return [(letters[number], reason) for number, reason in undelivered]
 
     def read(self) -> Contents:
@@ -121,7 +122,7 @@ class DeadLetterTopic:
         Raises:
             StreamlineError: the cluster cannot be reached, or a transaction that is not ended hides a part of it.
         """
-        return self._thread.submit(self._read).result()
+        return self._ask(self._read)
 
     def settle(self, letters: Sequence[DeadLetter], contents: Contents) -> None:
         """Take letters for delivered or discarded: `read` no longer gives them."""
@@ -143,10 +144,17 @@ class DeadLetterTopic:
             self._thread.submit(producer.close, FLUSH_SECONDS).result()
         self._thread.shutdown()
 
+    def _ask(self, request: Callable[[], T], *, write: bool = False) -> T:
+        """Do something in the thread."""
+        try:
+            return self._thread.submit(request).result()
+        except KafkaError as error:
+            raise explained(error, self._connection, topics=self.topic, write=write) from error
+
     # -- in the thread
 
     def _open(self) -> None:
-        admin = self._client.admin(self._connection)
+        admin = self._patiently(lambda: self._client.admin(self._connection))
         try:
             found = self._patiently(lambda: admin.topics(REQUEST_SECONDS, [self.topic]))
             if self.topic not in found:
@@ -177,7 +185,7 @@ class DeadLetterTopic:
             self._max_bytes = int(config["max.message.bytes"])
 
     def _add_marks(self, marks: Sequence[Outgoing]) -> None:
-        for _, reason in self._thread.submit(self._produce, marks).result():
+        for _, reason in self._ask(lambda: self._produce(marks), write=True):
             raise StreamlineError(
                 f"the dead-letter topic does not take what became of a letter: {reason}",
                 where=self.topic,
@@ -297,12 +305,16 @@ class DeadLetterTopic:
     def _patiently(self, request: Callable[[], T]) -> T:
         """Make a request until it succeeds, for as long as the cluster may be unreachable."""
         deadline = time.monotonic() + self._timeout
+        told = False
         while True:
             try:
                 return request()
             except KafkaError as error:
                 if not error.transient or time.monotonic() > deadline or self._ending():
                     raise
+                if not told:
+                    self._note(f"dead letters cannot be reached yet: {error.message}", "WARNING")
+                told = True
                 time.sleep(0.2)
 
 

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from streamline.project.project import Project
 
 
+READING_SECONDS = 15.0
+"""How long a command waits for a topic of dead letters that cannot be reached."""
+
+
 def open_letters(run: Run, plan: Plan, *, reading: bool = False) -> Letters:
     """Return where a pipeline's dead letters are kept: in its topic, which is made if it is missing, or in the state
     store. Blocks.
@@ -55,7 +59,7 @@ def open_letters(run: Run, plan: Plan, *, reading: bool = False) -> Letters:
         settings.connection,
         settings.topic,
         plan.pipeline,
-        timeout=plan.settings.startup_timeout,
+        timeout=min(plan.settings.startup_timeout, READING_SECONDS) if reading else plan.settings.startup_timeout,
         ending=lambda: run.interrupted is not None,
         note=context.note,
     )
