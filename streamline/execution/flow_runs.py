@@ -15,6 +15,7 @@ import anyio
 from streamline.errors import StreamlineError
 from streamline.execution.events import Bus, ProgressMade, failure_from, masked
 from streamline.execution.run import Run, RunOptions, RunResult, Stop, hold_lease, new_run_id, open_run
+from streamline.execution.user_code import user_code
 from streamline.flow.tasks import keep_shields
 from streamline.pipeline.model import Block, PipelineModel
 from streamline.processes.job import Failure
@@ -38,6 +39,7 @@ def open_planning(project: Project, model: PipelineModel, options: RunOptions, p
         project_store(project) as store,
         private_folder(project, purpose) as folder,
         open_run(project, store, model.uuid, folder.name, options, run_dir=folder) as run,
+        user_code(project, model, renderer_of(run, model)),
     ):
         yield run
 
@@ -59,6 +61,7 @@ async def record_run(
         project_store(project) as store,
         hold_lease(store, project, model.uuid, run_id),
         open_run(project, store, model.uuid, run_id, options, bus=bus) as run,
+        user_code(project, model, renderer_of(run, model)),
     ):
         with run.record() as record:
             try:

@@ -37,13 +37,16 @@ T = TypeVar("T")
 _renderer: Renderer | None = None
 
 
-def use_renderer(renderer: Renderer | None) -> None:
+def use_renderer(renderer: Renderer | None) -> Renderer | None:
     """Render profiles by this from now on, in this process: what runs a block calls it with the run's renderer.
+
+    Returns the one before.
 
     So `variables('x')` in io_config.yaml is the run's, and secrets that a profile holds are masked in the run's log.
     """
     global _renderer
-    _renderer = renderer
+    before, _renderer = _renderer, renderer
+    return before
 
 
 def conceal(settings: Mapping[str, Any]) -> None:

@@ -21,9 +21,11 @@ REPO_PATH_VARIABLE = "MAGE_REPO_PATH"
 _current: list[Project] = []
 
 
-def set_current(project: Project | None) -> None:
-    """Set the current project of this process; None: unset it."""
+def set_current(project: Project | None) -> Project | None:
+    """Set the current project of this process; None: unset it. Return the one before."""
+    before = _current[0] if _current else None
     _current[:] = [project] if project is not None else []
+    return before
 
 
 def current_project() -> Project:

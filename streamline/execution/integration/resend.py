@@ -16,12 +16,14 @@ import msgspec
 from streamline.connectors.singer.settings import Resolved
 from streamline.connectors.singer.state import join_state
 from streamline.errors import StreamlineError
+from streamline.execution.flow_runs import renderer_of
 from streamline.execution.integration.endpoints import build_sinks
 from streamline.execution.integration.plan import GroupPlan, PathPlan, Plan, SinkPlan, SourcePlan
 from streamline.execution.integration.planner import make_plan
 from streamline.execution.integration.route_builder import RouteBuilder
 from streamline.execution.integration.schema_book import destination_schemas, saved_schemas
 from streamline.execution.run import Run, RunOptions, end_killed_runs, open_run
+from streamline.execution.user_code import user_code
 from streamline.flow.codecs.envelope import wrap
 from streamline.flow.items import BadRecord, Item, Schema
 from streamline.flow.protocols import Emit
@@ -96,7 +98,11 @@ def resend(
     # A destination that lacks earlier records does not matter here: these records go to all of them.
     options = RunOptions(accept_gap=True)
     end_killed_runs(store, project, pipeline)
-    with open_run(project, store, pipeline, run_id, options) as context, context.record() as record:
+    with (
+        open_run(project, store, pipeline, run_id, options) as context,
+        user_code(project, model, renderer_of(context, model)),
+        context.record() as record,
+    ):
         try:
             errors = anyio.run(_resend, context, model, letters, planning)
         finally:

@@ -16,6 +16,7 @@ import anyio
 import anyio.to_thread
 import msgspec
 
+from streamline.execution.flow_runs import renderer_of
 from streamline.execution.run import Run, RunOptions, end_killed_runs, open_run
 from streamline.execution.streaming.letter_box import open_letters
 from streamline.execution.streaming.letter_routes import Entry, UnsendableError, entry_of, route_of
@@ -25,6 +26,7 @@ from streamline.execution.streaming.plan import Plan
 from streamline.execution.streaming.planner import make_plan
 from streamline.execution.streaming.route_builder import RouteBuilder
 from streamline.execution.streaming.singer import plan_plugins_now
+from streamline.execution.user_code import user_code
 from streamline.flow.items import BadRecord, Item, MessageBatch, Position
 from streamline.flow.protocols import ImmediateStage
 from streamline.flow.router import Route
@@ -74,7 +76,11 @@ def resend(
     """
     model = load_pipeline(project, pipeline)
     end_killed_runs(store, project, pipeline)
-    with open_run(project, store, pipeline, run_id, RunOptions()) as run, run.record() as record:
+    with (
+        open_run(project, store, pipeline, run_id, RunOptions()) as run,
+        user_code(project, model, renderer_of(run, model)),
+        run.record() as record,
+    ):
         try:
             plan = _for_letters(make_plan(run, model))
             plan_plugins_now(run, model, plan)

@@ -112,3 +112,21 @@ def test_with_stop_nothing_after_a_bad_message_arrives(blocks: Blocks) -> None:
     blocks.sink("one", ["load"], bad=250)
     assert blocks.stream.run().status == "failed"
     assert blocks.numbers("one") == list(range(250))
+
+
+@pytest.mark.parametrize("package", ["", "default_repo."])
+def test_blocks_import_modules_of_the_project(blocks: Blocks, package: str) -> None:
+    """Also while they run, and under Mage's name."""
+    (blocks.stream.files.root / "shop_names").mkdir()
+    (blocks.stream.files.root / "shop_names" / "words.py").write_text("def upper(text):\n    return text.upper()\n")
+    blocks.source(100)
+    blocks.stream.transformer(
+        "change",
+        "@transformer\ndef change(messages: list[dict], *args, **kwargs):\n"
+        f"    from {package}shop_names.words import upper\n\n"
+        "    return [{**message, 'word': upper('a')} for message in messages]\n",
+        ["load"],
+    )
+    blocks.sink("one", ["change"])
+    assert blocks.stream.run().status == "completed"
+    assert {message["word"] for message in blocks.got("one")} == {"A"}
