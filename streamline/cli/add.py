@@ -179,6 +179,8 @@ def command(
             else:
                 with_streams = template == "streams"
                 text = connector_block(side, used, connector, streams, with_streams=with_streams, commented=in_batch)
+                if pipeline_type == "streaming" and side == "source":
+                    text += "interval: 60  # seconds from one poll to the next; without it the tap is run once\n"
         new = NewBlock(uuid=name, type=block_type, language=language, text=text)
     elif kind == "dbt":
         new = _dbt_block(project, pipeline, pipeline_type, name, language, dbt_project)

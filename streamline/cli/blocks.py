@@ -20,12 +20,16 @@ SIDES: tuple[Side, ...] = ("source", "destination")
 
 
 def blocks_of(model: PipelineModel, side: Side) -> list[Block]:
-    """Return the pipeline's sources or destinations, in the order of metadata.yaml.
+    """Return the pipeline's sources or destinations, in the order of metadata.yaml; of a streaming pipeline its taps or
+    targets.
 
     Raises:
-        ConfigError: its type has no catalogs of streams.
+        ConfigError: it is a streaming pipeline without taps and targets.
     """
+    blocks = [block for block in model.blocks.values() if connector_role(block) is not None]
     if model.moves_messages:
+        blocks = [block for block in blocks if names_plugin(block)]
+    if model.moves_messages and not blocks:
         raise ConfigError(
             f"a pipeline of type {model.type} has no catalog of streams",
             where=model.uuid,
@@ -33,7 +37,22 @@ def blocks_of(model: PipelineModel, side: Side) -> list[Block]:
             f"{model.uuid}",
             code="pipeline.no_catalog",
         )
-    return [block for block in model.blocks.values() if connector_role(block) == side]
+    return [block for block in blocks if connector_role(block) == side]
+
+
+def names_plugin(block: Block) -> bool:
+    """Return whether a block of a streaming pipeline is a tap or a target."""
+    from streamline.connectors.registry import find_stream_connector
+    from streamline.project.yamlfile import load_yaml
+
+    if block.language != "yaml" or block.file is None:
+        return False
+    try:
+        keys = load_yaml(block.file).mapping()
+    except ConfigError:
+        return False  # reported where the file is used
+    name = keys.get("source") or keys.get("destination")
+    return isinstance(name, str) and find_stream_connector(name) is None
 
 
 def sources_of(model: PipelineModel) -> list[Block]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from streamline.cli.screen import LiveCounts, Screen
 from streamline.execution.delivery import Grade
@@ -60,6 +63,25 @@ def test_blocks_in_yaml_are_of_kafka_unless_another_system_is_named(shop: Shop) 
 @pytest.mark.parametrize("command", [("discover", "s"), ("sample", "s", "x"), ("streams", "list", "s")])
 def test_there_is_no_catalog(shop: Shop, command: tuple[str, ...]) -> None:
     shop.refuses("pipeline.no_catalog", *command)
+
+
+def test_taps_have_catalogs_whose_streams_are_selected_in_their_files(shop: Shop) -> None:
+    with closing(sqlite3.connect(shop.root / "shop.db")) as db, db:
+        db.execute("CREATE TABLE orders (id INTEGER PRIMARY KEY, name TEXT)")
+        db.execute("INSERT INTO orders VALUES (1, 'a')")
+    shop("create", "taps", "--type", "streaming")
+    shop("add", "source", "crm", "--source", "sqlite", "--pipeline", "taps")
+    shop("add", "destination", "house", "--destination", "duckdb", "--pipeline", "taps")
+    file = shop.root / "data_loaders/crm.yaml"
+    settings = {**yaml.safe_load(file.read_text()), "config": {"path": str(shop.root / "shop.db")}}
+    assert settings["interval"] == 60
+    file.write_text(yaml.safe_dump(settings))
+    (stream,) = shop.json("streams", "list", "taps")
+    assert stream["stream"] == "orders"
+    shop("streams", "set", "taps", "orders", "replication_method=INCREMENTAL", "bookmark_properties=id")
+    assert "INCREMENTAL" in file.read_text()
+    assert shop.json("sample", "taps", "orders")
+    assert [source["connector"] for source in shop.json("explain", "taps")["sources"]] == ["tap-sqlite"]
 
 
 def progress(**values: Any) -> StreamProgress:

@@ -62,8 +62,12 @@ async def plan_plugins(run: Run, model: PipelineModel, plan: Plan, *, show: bool
     plan.singer = await unless_interrupted(run, work)
     if plan.singer is None:
         return False
+    for uuid, source in plan.sources.items():
+        if is_plugin(source):
+            source.name = plan.singer.plan.sources[uuid].plugin.name
     for uuid, sink in plan.sinks.items():
         if is_plugin(sink):
+            sink.name = plan.singer.plan.sinks[uuid].plugin.name
             sink.traits = msgspec.structs.replace(sink.traits, replaces=plan.singer.replaces(uuid))
     plan.deliveries = deliveries_of(plan)
     if not show:
