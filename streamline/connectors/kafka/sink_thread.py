@@ -375,8 +375,14 @@ class ProducerThread:
 
     def _produce(self, sent: Sent) -> None:
         self._window.append(sent)
+        self._hand_over(sent)
+
+    def _hand_over(self, sent: Sent) -> None:
+        """Give messages to the client."""
         self._unflushed.append(sent)
-        self._producer.produce_batch(sent.messages)
+        size = self._settings.batch_size
+        for first in range(0, len(sent.messages), size):
+            self._producer.produce_batch(sent.messages[first : first + size])
 
     # -- proof
 

@@ -199,9 +199,8 @@ class Transactions(ProducerThread):
 
     def _produce_now(self, sent: Sent) -> None:
         """Produce within the transaction. An error is seen at the next flush, which tells why there is one."""
-        self._unflushed.append(sent)
         try:
-            self._producer.produce_batch(sent.messages)
+            self._hand_over(sent)
         except KafkaError as error:
             self._produce_error = error
 
