@@ -54,14 +54,16 @@ class Pipeline:
         # One partition: new messages have no key, and their order is looked at.
         self.sink = kafka.create_topic(config={"max.message.bytes": "20000"})
 
-    def write(self, *, clean: int = -1, enrich: int = -1, serde: str = "JSON", schema: Any = True) -> None:
+    def write(
+        self, *, clean: int = -1, enrich: int = -1, serde: str = "JSON", schema: Any = True, group: str = "g"
+    ) -> None:
         """Write the files of the blocks."""
         self.project.entries["blocks"].clear()
         self.project.write("schema.json", json.dumps(schema))
         serde_config = {"serialization_method": serde, **({"schema": "schema.json"} if serde == "JSON" else {})}
-        source = {"topic": self.source, "auto_offset_reset": "earliest", "batch_size": 500}
-        group = {"consumer_group": f"g-{self.source}", "serde_config": serde_config}
-        self._end("read", "data_loader", {**source, **group}, [])
+        source: dict[str, Any] = {"topic": self.source, "auto_offset_reset": "earliest", "batch_size": 500}
+        source |= {"consumer_group": f"{group}-{self.source}", "serde_config": serde_config}
+        self._end("read", "data_loader", source, [])
         self.project.block("clean", CLEAN.replace("BAD", str(clean)))
         self.project.block("enrich", ENRICH.replace("BAD", str(enrich)))
         self._end("write", "data_exporter", {"topic": self.sink}, ["enrich"])
@@ -208,3 +210,19 @@ def test_parked_messages_of_a_key_are_sent_in_their_order(tmp_path: Path, kafka_
     assert pipeline.letters() == []
     assert_in_order(pipeline.arrived())
     assert len(pipeline.arrived()) == 1003
+
+
+@pytest.mark.parametrize("topic", [False, True])
+def test_a_message_that_is_read_again_is_the_same_letter(tmp_path: Path, kafka_server: Kafka, topic: bool) -> None:
+    keys: dict[str, Any] = {"dead_letter": {"topic": kafka_server.create_topic(partitions=3)}} if topic else {}
+    pipeline = Pipeline(tmp_path / "shop", kafka_server, "confluent", **keys)
+    bad = [{"key": b"k", "value": b"not JSON"}, {"value": b"nor this"}]
+    kafka_server.produce(pipeline.source, [*map(message, range(20)), *bad])
+    for group in ("g", "h"):
+        pipeline.write(clean=7, enrich=11, group=group)
+        pipeline.project.run("--until-caught-up").expect(0)
+    letters = pipeline.letters()
+    assert sorted(letter["stage"] for letter in letters) == ["clean", "decode", "decode", "enrich"]
+    assert {letter["times"] for letter in letters} == {2}
+    pipeline.project.command("dead-letters", "discard", "p", "--all").expect(0)
+    assert pipeline.letters() == []
