@@ -176,7 +176,11 @@ class _Resend:
         branches = []
         for entry in dict.fromkeys(self._entries.values()):
             if entry.source == source:
-                route = builder.route(route_of(self._plan, entry), self._plan.sources[source])
+                # From its beginning, the way of messages in Singer's format is that of records.
+                records = entry.stage is None and builder.reads_singer(source)
+                route = builder.route(route_of(self._plan, entry), self._plan.sources[source], records=records)
+                if records and builder.singer is not None:
+                    route.stages[:0] = builder.singer.source_stages(source)
                 route.stages.insert(0, _EntryStage(partial(self._enters_at, entry)))
                 branches.append(route)
         return Flow(

@@ -91,6 +91,10 @@ class RouteBuilder:
         branches = [self.route(branch, source, records=records) for branch in route.branches]
         return Route(stages, branches=[*ends, *branches])
 
+    def reads_singer(self, source: str) -> bool:
+        """Return whether the messages of a source are those of a Singer stream."""
+        return self.singer is not None and self.singer.gives_records(source) and not self.singer.is_tap(source)
+
     def last_stages(self, source: SourcePlan, sink: str, records: bool) -> list[Stage]:
         """Return the stages right before a sink."""
         stages: list[Stage] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sqlite3
+import sys
 import textwrap
 from collections.abc import Iterable
 from contextlib import closing
@@ -15,6 +16,7 @@ import duckdb
 import pytest
 import yaml
 
+from streamline.connectors.registry import find_connector
 from streamline.errors import ConfigError
 from streamline.execution.streaming import attempts
 from streamline.execution.streaming.resend import resend
@@ -162,6 +164,35 @@ def test_letters_are_sent_again_to_a_target(stream: Stream) -> None:
     assert table(root, "value", "load") == [1, 2]
 
 
+def said(number: int, stream: str = "users", **more: Any) -> dict[str, Any]:
+    return {"type": "RECORD", "stream": stream, "record": {"id": number, **more}}
+
+
+def test_messages_in_singers_format_have_their_schemas_and_letters_of_them_are_sent_again(stream: Stream) -> None:
+    root = stream.files.root
+    columns = {"id": {"type": "integer"}, "at": {"type": "string", "format": "date-time"}}
+    schema = {"type": "SCHEMA", "stream": "users", "key_properties": ["id"], "schema": {"properties": columns}}
+    messages = [said(1, at="2026-01-02T03:04:05Z"), schema, said(2, at="2026-01-02T03:04:05Z"), "no message"]
+    stream.source(messages=messages, decodes=True, format="singer")
+    target(stream)
+    assert stream.run().status == "completed"
+    assert table(root, 'id, typeof("at")', "users") == [(2, "TIMESTAMP")]
+    assert [(letter.offset, letter.stage) for letter in letters(stream)] == [(0, "decode"), (3, "decode")]
+    with project_store(stream.project) as store:
+        outcome = resend(stream.project, store, "p", "again", store.dead_letters("p"), overwrite=False)
+    assert (outcome.arrived, outcome.refused, outcome.failure) == (1, 1, None)
+    assert table(root, "id", "users") == [1, 2]
+
+
+def test_transformers_get_the_records_of_singers_format(stream: Stream) -> None:
+    schema = {"type": "SCHEMA", "stream": "users", "key_properties": ["id"], "schema": {"properties": {"id": {}}}}
+    stream.source(messages=[schema, said(1), said(2)], decodes=True, format="singer")
+    stream.transformer("double", DOUBLE)
+    stream.sink("list")
+    stream.run()
+    assert stream.world.written["list"] == [{"id": 1, "twice": 2}, {"id": 2, "twice": 4}]
+
+
 def test_columns_are_known_to_the_next_run(stream: Stream) -> None:
     root = stream.files.root
     stream.source(messages=[{"id": 1, "n": 1.5}])
@@ -199,12 +230,8 @@ def test_a_target_that_fails_is_followed_by_another_attempt_from_the_last_proof(
         """
     )
     stream.files.write("once.py", once)
-    from streamline.connectors.registry import find_connector
-
     connector = find_connector("target-duckdb")
     assert connector is not None
-    import sys
-
     argv = [sys.executable, "once.py", str(connector.run_file), "duckdb"]
     stream.files.settings["plugins"] = {"target-once": {"command": argv}}
     stream.files.write(
@@ -245,6 +272,59 @@ def test_what_a_target_cannot_do_is_said_before_anything_starts(stream: Stream, 
     with pytest.raises(ConfigError) as caught:
         stream.run()
     assert caught.value.code == code
+
+
+ENDLESS = """
+import json, sys, time
+users = {"tap_stream_id": "users", "stream": "users", "schema": {"properties": {"id": {"type": "integer"}}}}
+if "--discover" in sys.argv: sys.exit(print(json.dumps({"streams": [{**users, "metadata": []}]})))
+state = json.load(open(sys.argv[sys.argv.index("--state") + 1]))
+number = state["bookmarks"].get("users", 0)
+print(json.dumps({"type": "SCHEMA", "key_properties": ["id"], **users}), flush=True)
+while True:
+    number += 1
+    print(json.dumps({"type": "RECORD", "stream": "users", "record": {"id": number}}))
+    print(json.dumps({"type": "STATE", "value": {"bookmarks": {"users": number}}}), flush=True)
+    time.sleep(0.01)
+"""
+SILENT = """
+import json, sys
+rows = []
+for line in sys.stdin:
+    message = json.loads(line)
+    if message["type"] == "RECORD": rows.append(message["record"]["id"])
+with open("got.txt", "a") as file: file.writelines(f"{row}\\n" for row in rows)
+"""
+
+
+def test_a_tap_without_an_end_is_left_running_and_a_silent_target_is_kept_durable_by_sessions(tmp_path: Path) -> None:
+    project = BatchProject(tmp_path / "live")
+    project.type = "streaming"
+    project.env["STREAMLINE_INTERRUPT_SECONDS"] = "60"
+    project.write("tap.py", ENDLESS)
+    project.write("target.py", SILENT)
+    plugins = {f"{role}-x": {"command": [sys.executable, f"{role}.py"]} for role in ("tap", "target")}
+    project.write("streamline.yaml", yaml.safe_dump({"name": "live", "plugins": plugins}))
+    streams = {"users": {"replication_method": "INCREMENTAL", "bookmark_properties": ["id"]}}
+    source = {"source": "tap-x", "streams": streams}
+    project.block("load", yaml.safe_dump(source), type="data_loader", language="yaml")
+    sink = {"destination": "target-x", "session_interval": 0.3}
+    project.block("export", yaml.safe_dump(sink), type="data_exporter", language="yaml")
+
+    def saved() -> int:
+        listed = json.loads(project.command("state", "list", "p", "--json").expect(0).out)
+        return max((each["value"] for each in listed), default=0)
+
+    running = project.start("run", "p")
+    wait_until(lambda: saved() > 0, "a session is proven")
+    first = saved()
+    wait_until(lambda: saved() > first, "the next one is proven")
+    running.signal(signal.SIGTERM)
+    running.finish().expect(0)
+    got = [int(line) for line in project.lines("got.txt")]
+    assert got == list(range(1, len(got) + 1))
+    assert saved() == len(got)
+    assert processes_of(project.root) == []
 
 
 def test_the_command_keeps_a_table_up_to_date_and_a_kill_loses_nothing(tmp_path: Path) -> None:
