@@ -1,0 +1,78 @@
+"""A client library is chosen by name, and only a version without known faults is taken."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from importlib import metadata
+
+import pytest
+
+from streamline.connectors.kafka.clients import CLIENTS, kafka_client
+from streamline.errors import ConfigError
+
+
+@pytest.mark.parametrize("name", CLIENTS)
+def test_each_client_is_found_by_its_name(name: str) -> None:
+    assert kafka_client(name).name == name
+
+
+def test_an_unknown_client_is_refused_with_its_place() -> None:
+    with pytest.raises(ConfigError) as caught:
+        kafka_client("sarama", where="p/x.yaml:3")
+    assert caught.value.code == "kafka.client_unknown"
+    assert caught.value.where == "p/x.yaml:3"
+
+
+@pytest.mark.parametrize("name", CLIENTS)
+def test_a_client_that_is_not_there_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda module: None)
+    with pytest.raises(ConfigError) as caught:
+        kafka_client(name)
+    assert caught.value.code == "kafka.client_missing"
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "taken"),
+    [
+        ("kafka-python", "2.2.1", False),
+        ("kafka-python", "3.0.8", False),
+        ("kafka-python", "3.0.9", True),
+        ("kafka-python", "3.1", True),
+        ("kafka-python", "3.0.10.dev1", True),
+        ("confluent", "2.14.2", False),
+        ("confluent", "2.15.0rc1", True),
+        ("confluent", "3.0", True),
+    ],
+)
+def test_versions_with_faults_are_refused(
+    name: str, version: str, taken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metadata, "version", lambda package: version)
+    if taken:
+        assert kafka_client(name).name == name
+        return
+    with pytest.raises(ConfigError) as caught:
+        kafka_client(name)
+    assert caught.value.code == "kafka.client_too_old"
+    assert caught.value.exit_code == 2
+    assert version in caught.value.message
+
+
+def test_a_librdkafka_of_the_system_that_is_too_old_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from streamline.connectors.kafka import confluent_client
+
+    monkeypatch.setattr(confluent_client, "librdkafka_version", lambda: ("2.13.1", 0x020D01FF))
+    with pytest.raises(ConfigError) as caught:
+        kafka_client("confluent")
+    assert caught.value.code == "kafka.client_too_old"
+    assert "2.13.1" in caught.value.message
+
+
+def test_the_libraries_are_imported_only_when_they_are_used() -> None:
+    program = (
+        "import sys, streamline, streamline.connectors.kafka.clients, streamline.connectors.kafka.connector;"
+        "sys.exit(bool({'kafka', 'confluent_kafka'} & sys.modules.keys()))"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
