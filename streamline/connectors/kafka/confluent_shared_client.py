@@ -59,12 +59,15 @@ class Troubles:
             return failure(request, "_FAIL", str(error))
         with self._lock:
             refused, newest = self._refused, self._newest
-        if cause.name() in UNAVAILABLE and refused is not None:
+        name = str(cause.name())
+        if name == "_FATAL" and "group.instance.id" in cause.str():
+            name = "FENCED_INSTANCE_ID"
+        if name in UNAVAILABLE and refused is not None:
             return failure(request, refused.name(), refused.str())
-        reason = f"{cause.name()}: {cause.str()}"
-        if cause.name() in UNAVAILABLE and newest is not None:
+        reason = f"{name}: {cause.str()}"
+        if name in UNAVAILABLE and newest is not None:
             reason += f" ({newest.str()})"
-        failed = failure(request, cause.name(), reason, transient=cause.retriable(), fatal=cause.fatal())
+        failed = failure(request, name, reason, transient=cause.retriable(), fatal=cause.fatal())
         if cause.fatal():
             self.fatal = failed
         return failed

@@ -321,10 +321,27 @@ def _serve(
                 # The library may assign no partitions, and not notice, if it joins before it knows the topics.
                 library.partitions_for_topic(topic)
             if not topics:
+                _keep_joining(library)
                 events.put(("records", library.poll(timeout_ms=timeout_ms, max_records=limit), None))
         except Exception as error:
             if not topics:
                 events.put(("error", error, None))
+
+
+def _keep_joining(library: Any) -> None:
+    """Do what the library omits when it joins its group.
+
+    Raises:
+        errors.FencedInstanceIdError: another member has the same instance id.
+    """
+    coordinator = library._coordinator
+    if coordinator.rebalance_in_progress():
+        # A poll ended before the group had answered. If this member has computed the assignment meanwhile, the library
+        # takes it for applied, and stays without partitions.
+        coordinator.request_rejoin()
+    elif coordinator.group_instance_id and coordinator.stable() and not coordinator._heartbeat_enabled:
+        # It stops its heartbeats then, and tells nobody.
+        raise errors.FencedInstanceIdError(coordinator.group_instance_id)
 
 
 def _answer(events: queue.SimpleQueue[tuple[str, Any, Any]]) -> None:
