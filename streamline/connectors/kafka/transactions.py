@@ -415,10 +415,12 @@ class Transactions(ProducerThread):
     def _explained(self, error: KafkaError) -> StreamlineError:
         if not error.fenced:
             return super()._explained(error)
-        return StreamlineError(
+        return KafkaError(
             f"another instance of this pipeline took over: {error.message}",
             where=self._connection.cluster,
             hint="run a pipeline only once, or with `instances`",
+            kafka_code=error.kafka_code,
+            fenced=True,
             code="kafka.producer_fenced",
         )
 

@@ -64,6 +64,8 @@ class Flows(RouteBuilder):
                 Flow(
                     source=source,
                     route=route,
+                    # What a transaction commits is all that came before a position.
+                    prompt=self.plan.exactly_once,
                     observe=partial(self._observe, uuid),
                     refused=self._refuser(uuid),
                 )

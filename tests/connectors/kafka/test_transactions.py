@@ -238,7 +238,9 @@ async def test_another_instance_that_takes_over_ends_the_sink(cluster: FakeClust
     async with running(sink) as reports:
         await sink.send("load", [read(origin(1, b"1")), at(1, p0=2)])
         await until(lambda: reports.failures)
-    assert [getattr(error, "code", None) for error in reports.failures] == ["kafka.producer_fenced"]
+    (error,) = reports.failures
+    assert isinstance(error, KafkaError)
+    assert (error.code, error.fenced) == ("kafka.producer_fenced", True)
     assert len(cluster.producers) == 1
 
 
