@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import secrets
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from streamline.connectors.kafka.serde_settings import RegistrySettings, Serde
+from streamline.connectors.kafka.serialization.formats import make_decoder
 from streamline.connectors.kafka.serialization.framed import head, schema_id
+from streamline.flow.items import Origin
 from tests.services.kafka import Kafka
 from tests.support.project import Block, Project
 from tests.support.registry import RegistryStub, registry_stub
@@ -123,8 +128,6 @@ def test_a_schema_that_its_subject_refuses_ends_the_run_and_commits_nothing(
         project = make(
             tmp_path, kafka_server, {"topic": orders, **avro(stub)}, {"topic": copies, **avro(stub)}, ADD_ONE
         )
-        text = (project.root / "pipelines/p/metadata.yaml").read_text()
-        project.write("pipelines/p/metadata.yaml", text + "retry_config: {retries: 0}\n")
         run = project.command("run", "p", "--until-caught-up", seconds=SECONDS).expect(1)
         assert f"{copies}-value" in run.text
         assert values(kafka_server, copies) == []
@@ -141,3 +144,23 @@ def test_schemas_without_a_registry(tmp_path: Path, kafka_server: Kafka) -> None
     assert values(kafka_server, copies) == [b'{"id":1}', b'{"id":18446744073709551616}']
     assert [letter["offset"] for letter in project.dead_letters()] == [1]
     project.command("check", "p", seconds=SECONDS).expect(0, "0 messages behind")
+
+
+def test_records_of_a_tap_become_avro_with_the_schema_of_the_tap(tmp_path: Path, kafka_server: Kafka) -> None:
+    topic = kafka_server.create_topic()
+    with registry_stub() as stub:
+        project = make(tmp_path, kafka_server, {"topic": "unused"}, {"topic": topic, **avro(stub)})
+        with closing(sqlite3.connect(project.root / "shop.db")) as db, db:
+            db.execute("CREATE TABLE orders (id INTEGER PRIMARY KEY, name TEXT, at TIMESTAMP)")
+            db.execute("INSERT INTO orders VALUES (1, 'x', '2026-01-02T03:04:05'), (2, NULL, NULL)")
+        tap = {"source": "tap-sqlite", "config": {"path": "shop.db"}, "streams": {"orders": {}}}
+        project.write("data_loaders/read.yaml", yaml.safe_dump(tap))
+        project.command("run", "p", "--until-caught-up", seconds=SECONDS).expect(0)
+        records = kafka_server.consume_all(topic)
+        decoder = make_decoder(Serde(method="AVRO", registry=RegistrySettings(urls=(stub.url,))))
+        data = [decoder.decode(record.value, Origin(topic, 0, 0, None, None)) for record in records]
+        assert [(each["id"], each["name"]) for each in data] == [(1, "x"), (2, None)]
+        assert [record.key for record in records] == [b"1", b"2"]
+        (schema,) = stub.schemas(f"{topic}-value")
+        assert (schema["name"], [field["name"] for field in schema["fields"]]) == ("orders", ["id", "name", "at"])
+        assert project.dead_letters() == []

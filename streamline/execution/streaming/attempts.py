@@ -55,7 +55,7 @@ class Retries:
             return None
         # An attempt that got on is no failure in a row.
         self._failed = 1 if outcome.saved else self._failed + 1
-        outage = isinstance(error, KafkaError) and error.transient
+        outage = isinstance(error, StreamlineError) and getattr(error, "transient", False)
         if self._config is not None and self._failed > self._config.retries and not outage:
             return None
         return (self._config or BACKOFF).delay_before(self._failed)

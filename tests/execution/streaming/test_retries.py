@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from streamline.connectors.kafka.client import KafkaError, OffsetLost, Partition
+from streamline.connectors.kafka.serialization.registry import RegistryRefusal, RegistryUnavailable
 from streamline.errors import ConfigError, PipelineFailed, StreamlineError
 from streamline.execution.streaming.attempt import AttemptOutcome
 from streamline.execution.streaming.attempts import Retries
@@ -34,16 +35,18 @@ def test_retry_config_sets_the_limit_and_the_delays() -> None:
     assert [retries.delay_after(failed()) for _ in range(3)] == [3, 3, None]
 
 
-def test_an_outage_ends_no_run_that_had_started() -> None:
+@pytest.mark.parametrize("outage", [OUTAGE, RegistryUnavailable("the registry is away")])
+def test_an_outage_ends_no_run_that_had_started(outage: StreamlineError) -> None:
     retries = Retries(RetryConfig(retries=0, delay=1), STARTUP)
-    assert retries.delay_after(failed(OUTAGE, saved=True)) == 1
-    assert retries.delay_after(failed(OUTAGE)) == 2
+    assert retries.delay_after(failed(outage, saved=True)) == 1
+    assert retries.delay_after(failed(outage)) == 2
 
 
 @pytest.mark.parametrize(
     "error",
     [
         ConfigError("wrong"),
+        RegistryRefusal("not compatible"),
         MessageRefused("refused"),
         OffsetLost("lost", Partition("t", 0), 3),
         KafkaError("another has taken its place", fenced=True),

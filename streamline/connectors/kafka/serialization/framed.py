@@ -1,13 +1,14 @@
 """Values with a schema id in front: a zero byte, the id in four bytes (big-endian), then the data.
 
 Each value is decoded by the schema that it was written with. A sink takes the schema that it is configured with;
-without one, that of the message which it writes, else the newest that the source has read of the stream and that fits,
-else the newest of its subject. So a change of the source's schema is registered downstream when its first message gets
-there.
+without one, that of the message which it writes, else the newest of its own subject, else the newest that the source
+has read of the stream: the first that fits. So a change of the source's schema is registered downstream when its first
+message gets there.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
@@ -21,12 +22,14 @@ from streamline.connectors.kafka.serialization.base import (
     UndecodableError,
     UnwritableError,
 )
-from streamline.connectors.kafka.serialization.registry import Schema, SchemaRegistry
-from streamline.errors import StreamlineError
+from streamline.connectors.kafka.serialization.registry import RegistryRefusal, Schema, SchemaRegistry
 from streamline.flow.items import Origin
 
 HEAD = 5
-_LATEST_SECONDS = 30.0
+LATEST_SECONDS = 30.0
+"""A subject is asked so often for its newest version."""
+MISFIT_SECONDS = 1.0
+"""The same, while data fits none that is known."""
 
 
 class KnownSchema(msgspec.Struct, frozen=True):
@@ -205,15 +208,20 @@ class FramedSerializer(BaseSerializer):
     def encode_data(self, data: Any, topic: str, stream: str, origin: Origin | None) -> bytes:
         """See `BaseSerializer.encode_data`."""
         reason: str | None = None
-        for known, like in self._candidates(topic, stream, origin):
-            try:
-                name, payload = self._writer(known).encode(data, like)
-            except ValueError as error:
-                reason = reason or str(error)
-                continue
-            return self._head(topic, name, known) + payload
+        for patience in (LATEST_SECONDS, MISFIT_SECONDS):
+            for known, like in self._candidates(topic, stream, origin, patience):
+                try:
+                    name, payload = self._writer(known).encode(data, like)
+                except ValueError as error:
+                    reason = reason or str(error)
+                    continue
+                return self._head(topic, name, known) + payload
+            if self._schema is not None or self._serde.strategy != "topic":
+                break
+            if self._clock() - self._latest[self._subject(topic, "")][0] < MISFIT_SECONDS:
+                break  # it was asked just now
         if reason is None:
-            raise StreamlineError(
+            raise RegistryRefusal(
                 f"there is no schema for what is written to the topic {topic!r}",
                 hint="name its file: `schema` in `serde_config`, or register one",
                 code="registry.schema_missing",
@@ -236,8 +244,14 @@ class FramedSerializer(BaseSerializer):
             self._ready[key] = new_head
         return value if value.startswith(new_head) else new_head + value[HEAD:]
 
-    def _candidates(self, topic: str, stream: str, origin: Origin | None) -> Iterator[tuple[KnownSchema, bytes | None]]:
-        """Iterate over the schemas to try, each with the value that was read of it, if there is one."""
+    def _candidates(
+        self, topic: str, stream: str, origin: Origin | None, patience: float
+    ) -> Iterator[tuple[KnownSchema, bytes | None]]:
+        """Iterate over the schemas to try, each with the value that was read of it, if there is one.
+
+        Args:
+            patience: seconds that an answer of the registry is good for.
+        """
         if self._schema is not None:
             yield self._schema, None
             return
@@ -246,20 +260,20 @@ class FramedSerializer(BaseSerializer):
         own = seen.get(int.from_bytes(read[1:HEAD])) if read is not None else None
         if own is not None and own.schema.type == self._form.type:
             yield own, read
+        if self._serde.strategy == "topic":
+            newest = self._newest(self._subject(topic, ""), patience)
+            if newest is not None:
+                yield newest, None
         for known in reversed(list(seen.values())):
             if known is not own and known.schema.type == self._form.type:
                 yield known, None
-        if self._serde.strategy == "topic":
-            newest = self._newest(self._subject(topic, ""))
-            if newest is not None:
-                yield newest, None
 
-    def _newest(self, subject: str) -> KnownSchema | None:
-        until, known = self._latest.get(subject, (0.0, None))
-        if until <= self._clock():
+    def _newest(self, subject: str, patience: float) -> KnownSchema | None:
+        asked, known = self._latest.get(subject, (-math.inf, None))
+        if self._clock() - asked >= patience:
             newest = self._registry.latest(subject)
             known = None if newest is None else load(self._registry, newest[1])
-            self._latest[subject] = (self._clock() + _LATEST_SECONDS, known)
+            self._latest[subject] = (self._clock(), known)
         return known
 
     def _writer(self, known: KnownSchema) -> Writer:

@@ -23,7 +23,7 @@ import msgspec
 
 from streamline.connectors.kafka.serde_settings import RegistrySettings
 from streamline.connectors.kafka.serialization.base import UndecodableError
-from streamline.errors import StreamlineError
+from streamline.errors import ConfigError, StreamlineError
 
 TIMEOUT = 10.0
 RETRY_SECONDS = 30.0
@@ -59,6 +59,13 @@ class RegistryUnavailable(StreamlineError):
     """The registry does not answer, or says that it cannot now."""
 
     code = "registry.unavailable"
+    transient = True
+
+
+class RegistryRefusal(ConfigError):
+    """The registry, or a schema, has to be changed before the pipeline can go on: another attempt does not help."""
+
+    exit_code = 1
 
 
 class _Refused(Exception):
@@ -76,7 +83,7 @@ class SchemaRegistry:
 
     Raises:
         RegistryUnavailable: from every method: see there.
-        StreamlineError: from every method: it denies access, or answers with something else.
+        RegistryRefusal: from every method: it denies access, or answers with something else.
     """
 
     def __init__(
@@ -133,7 +140,7 @@ class SchemaRegistry:
         """Return a version of a subject.
 
         Raises:
-            StreamlineError: there is none.
+            RegistryRefusal: there is none.
         """
         try:
             return self._version(subject, str(version))[1]
@@ -156,7 +163,7 @@ class SchemaRegistry:
             new: it is added if the subject does not have it.
 
         Raises:
-            StreamlineError: the subject does not have it and `new` is false; it is not compatible with the versions
+            RegistryRefusal: the subject does not have it and `new` is false; it is not compatible with the versions
                 that the subject has; or it is not valid.
         """
         key = (subject, schema, new)
@@ -177,7 +184,7 @@ class SchemaRegistry:
             if refused.status == 409:
                 raise self._conflict(subject, place, body, refused) from None
             if refused.status == 404 and not new:
-                raise StreamlineError(
+                raise RegistryRefusal(
                     f"the subject {subject!r} does not have this schema ({refused.message})",
                     where=self._urls[0],
                     hint="register it, or set `register_schemas: true`",
@@ -191,7 +198,7 @@ class SchemaRegistry:
         """Return the number of a subject's version that is this schema.
 
         Raises:
-            StreamlineError: it has none.
+            RegistryRefusal: it has none.
         """
         try:
             answer = self._ask("POST", f"/subjects/{quote(subject, safe='')}", msgspec.to_builtins(schema))
@@ -211,7 +218,7 @@ class SchemaRegistry:
         answer = self._ask("GET", f"/subjects/{quote(subject, safe='')}/versions/{version}")
         return msgspec.convert(answer["id"], int), msgspec.convert(answer, Schema)
 
-    def _conflict(self, subject: str, place: str, body: Any, refused: _Refused) -> StreamlineError:
+    def _conflict(self, subject: str, place: str, body: Any, refused: _Refused) -> RegistryRefusal:
         """Return the error of a schema that is not compatible: with which version, and why."""
         reasons: Sequence[str] = ()
         version = "an earlier version"
@@ -223,16 +230,16 @@ class SchemaRegistry:
         except (_Refused, RegistryUnavailable, KeyError):
             pass  # what the registry has said is all there is
         why = "; ".join(map(str, reasons)) or refused.message
-        return StreamlineError(
+        return RegistryRefusal(
             f"the schema is not compatible with {version} of the subject {subject!r}: {why}",
             where=self._urls[0],
             hint="change the schema, or the subject's compatibility level in the registry",
             code="registry.incompatible",
         )
 
-    def _failure(self, refused: _Refused, what: str) -> StreamlineError:
+    def _failure(self, refused: _Refused, what: str) -> RegistryRefusal:
         hints = {401: "username and password", 403: "username and password, and their rights", 422: "schema"}
-        return StreamlineError(
+        return RegistryRefusal(
             f"the schema registry refused the request for {what}: {refused.message} (status {refused.status})",
             where=self._urls[0],
             hint=f"check the {hints.get(refused.status, 'address')}",
@@ -262,7 +269,7 @@ class SchemaRegistry:
                     wait = max(pause, _retry_after(error.headers))
                 except (OSError, http.client.HTTPException, msgspec.DecodeError) as error:
                     if isinstance(getattr(error, "reason", error), ssl.SSLCertVerificationError):
-                        raise StreamlineError(
+                        raise RegistryRefusal(
                             f"the schema registry's certificate cannot be verified: {error}",
                             where=url,
                             hint="name the authority's certificate: `schema_registry_cafile`",

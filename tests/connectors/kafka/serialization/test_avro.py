@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamline.connectors.kafka.serde_settings import RegistrySettings, Serde
+from streamline.connectors.kafka.serialization import framed
 from streamline.connectors.kafka.serialization.base import UndecodableError, UnwritableError
 from streamline.connectors.kafka.serialization.formats import make_decoder, make_serializer
 from streamline.connectors.kafka.serialization.framed import head, schema_id
@@ -152,7 +153,10 @@ def test_a_changed_schema_is_carried_downstream_with_its_first_message(stub: Reg
     assert stub.schemas("copies-value") == [ORDER, WITH_NOTE]
 
 
-def test_a_message_of_a_transformer_gets_the_newest_schema_that_it_fits(stub: RegistryStub, tmp_path: Path) -> None:
+def test_a_message_of_a_transformer_gets_a_schema_that_it_fits(
+    stub: RegistryStub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(framed, "MISFIT_SECONDS", 0.0)
     decoder, serializer = make_decoder(serde(stub)), make_serializer(serde(stub))
     for schema, data in ((ORDER, {"id": 1}), (WITH_NOTE, {"id": 2, "note": "gift"})):
         value = written(stub, schema, data, tmp_path, "mixed")
@@ -164,6 +168,12 @@ def test_a_message_of_a_transformer_gets_the_newest_schema_that_it_fits(stub: Re
     value = serializer.encode({"id": 7, "total": 1.5}, "results", "mixed")
     assert value is not None
     assert decoder.decode(value, origin(value, "results")) == {"id": 7, "total": 1.5}
+    monkeypatch.setattr(framed, "MISFIT_SECONDS", 60.0)
+    asked = len(stub.requests)
+    for _ in range(3):
+        with pytest.raises(UnwritableError):
+            serializer.encode({"id": 7, "sum": 1}, "results", "mixed")
+    assert len(stub.requests) == asked  # not for each message
 
 
 def test_without_any_schema_the_sink_says_so(stub: RegistryStub) -> None:
