@@ -116,7 +116,9 @@ class Flows(RouteBuilder):
 def refusal(source: str, record: BadRecord) -> MessageRefused:
     """Return the error that ends a run because of a message."""
     origin = record.origin
-    place = f"{origin.topic}, partition {origin.partition}, offset {origin.offset}" if origin is not None else source
+    place = source
+    if origin is not None and origin.offset >= 0:
+        place = f"{origin.topic}, partition {origin.partition}, offset {origin.offset}"
     trace = f"\n{record.trace}" if record.trace else ""
     return MessageRefused(
         f"a message was refused at {record.stage}: {record.error}{trace}",

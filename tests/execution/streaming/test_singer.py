@@ -193,6 +193,33 @@ def test_transformers_get_the_records_of_singers_format(stream: Stream) -> None:
     assert stream.world.written["list"] == [{"id": 1, "twice": 2}, {"id": 2, "twice": 4}]
 
 
+def test_a_tap_and_messages_may_go_to_one_target(stream: Stream) -> None:
+    root = stream.files.root
+    shop(root, [1, 2])
+    tap(stream)
+    stream.source("events", messages=[{"id": 7}, {"id": 8}], group="g")
+    target(stream, upstream=["load", "events"])
+    assert stream.run().status == "completed"
+    assert table(root) == [1, 2]
+    assert table(root, name="events") == [7, 8]
+    assert stream.world.committed == {"events": 2}
+    shop(root, [3])
+    stream.run()
+    assert table(root) == [1, 2, 3]
+
+
+def test_rows_that_are_read_in_full_replace_those_of_the_poll_before(stream: Stream) -> None:
+    root = stream.files.root
+    shop(root, [1, 2])
+    tap(stream, streams={"orders": {"replication_method": "FULL_TABLE"}})
+    target(stream)
+    stream.run()
+    with closing(sqlite3.connect(root / "shop.db")) as db, db:
+        db.execute("DELETE FROM orders WHERE id = 1")
+    stream.run()
+    assert table(root) == [2]
+
+
 def test_columns_are_known_to_the_next_run(stream: Stream) -> None:
     root = stream.files.root
     stream.source(messages=[{"id": 1, "n": 1.5}])
