@@ -72,6 +72,7 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
         accept_gap: run even if a destination lacks records before the saved positions.
         refresh_catalog: discover the sources' streams again.
         until_caught_up: end when everything that there was at the start is proven.
+        slot: number of this process among those of the pipeline; None: it is the only one, or starts the others.
     """
 
     variables: dict[str, Any] = {}
@@ -88,6 +89,7 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     accept_gap: bool = False
     refresh_catalog: bool = False
     until_caught_up: bool = False
+    slot: int | None = None
 
 
 class Interrupted(StreamlineError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 MAX_PLACES = 10_000
@@ -167,6 +167,7 @@ class Progress:
         self._mask = mask
         self.started = time.monotonic()
         self._sources: dict[str, SourceCounts] = {}
+        self._others: list[Mapping[str, Any]] = []
         self.on_saved: Callable[[str], object] = lambda source: None
         self.saved: dict[str, float] = {}
         """When a position of a source was last saved (monotonic)."""
@@ -193,6 +194,10 @@ class Progress:
             if name == stream
         )
 
+    def add(self, summary: Mapping[str, Any]) -> None:
+        """Add the summary of another process of the run."""
+        self._others.append(summary)
+
     def position_saved(self, source: str) -> None:
         """Count a saved position of a source block."""
         self.saved[source] = time.monotonic()
@@ -205,6 +210,10 @@ class Progress:
 
     def summary(self) -> dict[str, Any]:
         """Return JSON values for the run's record."""
+        own = self._own_summary()
+        return merged([own, *self._others]) if self._others else own
+
+    def _own_summary(self) -> dict[str, Any]:
         streams: dict[tuple[str, str], dict[str, Any]] = {}
         tables: dict[tuple[str, str], dict[str, Any]] = {}
         for counts in self._sources.values():
@@ -226,3 +235,22 @@ class Progress:
             "streams": list(streams.values()),
             "tables": list(tables.values()),
         }
+
+
+def merged(summaries: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the sum of several summaries of counts (`Progress.summary`)."""
+    total: dict[str, Any] = {"records": 0, "quarantined": 0}
+    rows: dict[str, dict[tuple[Any, ...], dict[str, Any]]] = {"streams": {}, "tables": {}}
+    for summary in summaries:
+        for name in ("records", "quarantined"):
+            total[name] += summary.get(name, 0)
+        for kind, name in (("streams", "stream"), ("tables", "table")):
+            for row in summary.get(kind, ()):
+                into = rows[kind].setdefault((row["block"], row[name]), {**row, **dict.fromkeys(_counts(row), 0)})
+                for count in _counts(row):
+                    into[count] += row[count]
+    return {**total, **{kind: list(by_key.values()) for kind, by_key in rows.items()}}
+
+
+def _counts(row: Mapping[str, Any]) -> list[str]:
+    return [name for name, value in row.items() if isinstance(value, int)]

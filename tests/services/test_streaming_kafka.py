@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import signal
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import yaml
 
 from tests.services.kafka import Kafka
 from tests.support.batch import BatchProject
-from tests.support.processes import wait_until
+from tests.support.processes import children_of_runs, wait_until
 from tests.support.project import Running
 
 CLIENTS = ("kafka-python", "confluent")
@@ -266,3 +267,26 @@ def test_what_the_plan_guarantees(pipeline: Pipeline) -> None:
     assert plan["sources"][0]["decoded"] is False
     pipeline.keys(delivery="exactly-once")
     pipeline.project.command("run", "p").expect(2, "dead letters in the state store")
+
+
+@pytest.mark.parametrize("delivery", ["at-least-once", "exactly-once"])
+def test_instances_share_the_partitions(pipeline: Pipeline, client: str, delivery: str) -> None:
+    kafka = pipeline.kafka
+    source, sink = kafka.create_topic(partitions=4), kafka.create_topic()
+    kafka.produce(source, numbered(400))
+    pipeline.keys(instances=2, delivery=delivery, on_error="stop", checkpoint_interval=0.2)
+    pipeline.source(source, client=client, session_seconds=6)
+    pipeline.project.block("same", IDENTITY)
+    pipeline.sink(sink, client=client)
+    running = pipeline.start()
+    wait_until(lambda: pipeline.committed() == 400, "the first messages", 40)
+    child, *_ = children_of_runs(pipeline.project.root)
+    os.kill(child.pid, signal.SIGKILL)
+    kafka.produce(source, numbered(800)[400:])
+    wait_until(lambda: pipeline.committed() == 800, "the others", 60)
+    running.signal(signal.SIGTERM)
+    running.finish().expect(0, "instance")
+    ids = [value["id"] for value in pipeline.values(sink)]
+    assert sorted(set(ids)) == list(range(800))
+    if delivery == "exactly-once":
+        assert len(ids) == 800

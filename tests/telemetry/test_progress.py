@@ -127,3 +127,21 @@ def test_it_knows_when_a_position_of_a_source_was_saved_last() -> None:
     assert first <= progress.saved["one"]
     assert progress.started <= first
     assert progress.seconds >= 0
+
+
+def test_the_counts_of_several_processes_are_added() -> None:
+    progress = Progress()
+    progress.of("load").read("orders", 2)
+    for _ in range(2):
+        other = Progress()
+        other.of("load").read("orders", 3)
+        other.of("load").refused("users", 1)
+        other.of("load").sent("export", "orders", 3)
+        progress.add(other.summary())
+    summary = progress.summary()
+    assert (summary["records"], summary["quarantined"]) == (8, 2)
+    assert summary["streams"] == [
+        {"block": "load", "stream": "orders", "read": 8, "quarantined": 0},
+        {"block": "load", "stream": "users", "read": 0, "quarantined": 2},
+    ]
+    assert summary["tables"] == [{"block": "export", "table": "orders", "sent": 6, "written": 0, "quarantined": 0}]

@@ -9,8 +9,9 @@ from streamline.errors import StreamlineError
 from streamline.execution.events import BlockOutcome, Bus, PlannedSource, RunPlanned, failure_from, masked
 from streamline.execution.flow_runs import failure_of, record_run
 from streamline.execution.run import CANCELLED, COMPLETED, FAILED, Run, RunOptions, RunResult, Stop
-from streamline.execution.streaming.attempt import AttemptOutcome
 from streamline.execution.streaming.attempts import run_attempts
+from streamline.execution.streaming.instance import InstanceEnded
+from streamline.execution.streaming.instances import run_instances
 from streamline.execution.streaming.plan import Plan
 from streamline.execution.streaming.planner import make_plan
 from streamline.execution.streaming.singer import plan_plugins
@@ -48,15 +49,13 @@ async def _run(run: Run, model: PipelineModel) -> RunResult:
     plan = await anyio.to_thread.run_sync(make_plan, run, model)
     planned = await plan_plugins(run, model, plan)
     run.bus.publish(_planned(run, plan))
-    outcome, attempts = await run_attempts(run, plan) if planned else (AttemptOutcome(), 0)
-    errors: dict[str, Failure] = {}
-    if outcome.error is not None:
-        errors[outcome.block or "streamline"] = failure_of(run, outcome.error)
+    ended = await _ended(run, plan) if planned else InstanceEnded(summary=run.progress.summary())
+    errors = {ended.block or "streamline": ended.failure} if ended.failure is not None else {}
     if run.interrupted is not None:
-        status = CANCELLED if outcome.unfinished or errors else COMPLETED
+        status = CANCELLED if ended.unfinished or errors else COMPLETED
     else:
         status = FAILED if errors else COMPLETED
-    blocks = _block_outcomes(run, plan, status, outcome.block, errors, attempts)
+    blocks = _block_outcomes(run, plan, status, ended, errors)
     for block in blocks:
         run.finish_block(block)
     return RunResult(
@@ -64,9 +63,23 @@ async def _run(run: Run, model: PipelineModel) -> RunResult:
         status=status,
         blocks=blocks,
         errors=errors,
-        summary={**run.progress.summary(), "seconds": round(run.progress.seconds, 3)},
+        summary={**ended.summary, "seconds": round(run.progress.seconds, 3)},
         log=str(run.log.path),
         signal=run.interrupted,
+    )
+
+
+async def _ended(run: Run, plan: Plan) -> InstanceEnded:
+    """Make attempts, here or in several processes; return how they ended."""
+    if plan.settings.instances > 1:
+        return await run_instances(run, plan)
+    outcome, attempts = await run_attempts(run, plan)
+    return InstanceEnded(
+        summary=run.progress.summary(),
+        failure=failure_of(run, outcome.error) if outcome.error is not None else None,
+        block=outcome.block,
+        unfinished=outcome.unfinished,
+        attempts=attempts,
     )
 
 
@@ -84,10 +97,10 @@ def _planned(run: Run, plan: Plan) -> RunPlanned:
 
 
 def _block_outcomes(
-    run: Run, plan: Plan, status: str, fault: str | None, errors: dict[str, Failure], attempts: int
+    run: Run, plan: Plan, status: str, ended: InstanceEnded, errors: dict[str, Failure]
 ) -> list[BlockOutcome]:
     """Return the status of every block: the one at fault has failed, and the others were cut short by it."""
-    summary = run.progress.summary()
+    summary, fault = ended.summary, ended.block
     behind = reachable([fault], plan.downstream) if fault is not None else set()
     outcomes = []
     for uuid in plan.blocks():
@@ -101,10 +114,10 @@ def _block_outcomes(
                 uuid=uuid,
                 status=own,
                 seconds=round(run.progress.seconds, 3),
-                attempts=attempts,
+                attempts=ended.attempts,
                 results=[
                     {key: value for key, value in counts.items() if key != "block"}
-                    for counts in (*summary["streams"], *summary["tables"])
+                    for counts in (*summary.get("streams", ()), *summary.get("tables", ()))
                     if counts["block"] == uuid
                 ],
                 failure=errors.get(uuid),
