@@ -76,12 +76,14 @@ class Pipeline:
 
     def committed(self) -> int:
         """The sum of the group's offsets."""
-        from kafka.errors import CoordinatorNotAvailableError
+        from kafka.errors import KafkaError
 
         try:
             return sum(self.kafka.committed(self.group).values())
-        except CoordinatorNotAvailableError:  # nobody has used the broker's groups yet
-            return 0
+        except KafkaError as error:
+            if error.retriable:  # nobody has used the broker's groups yet
+                return 0
+            raise
 
 
 MakePipeline = Callable[..., Pipeline]

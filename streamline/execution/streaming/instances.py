@@ -100,7 +100,8 @@ class _Instance:
             if self._stopping.is_set():
                 break
         if self.ended is None:  # it was killed while it was to stop
-            self.ended = InstanceEnded(summary={}, unfinished=True)
+            in_flight = self.progress.in_flight if self.progress is not None else 0
+            self.ended = InstanceEnded(summary={}, unfinished=in_flight > 0)
 
     async def _once(self) -> int:
         run, options = self._run, self._run.options
@@ -119,7 +120,7 @@ class _Instance:
         child = Child.start(
             self._name, [sys.executable, "-m", _MODULE], env=environment, cwd=run.project.root, stdin=True
         )
-        self._child = child
+        self._child, self.progress = child, None
         try:
             assert child.stdin is not None
             await child.stdin.send([msgspec.json.encode(request) + b"\n"])
