@@ -61,6 +61,11 @@ class Assignment:
         """Those of which it is not known yet where they start."""
         return [partition for partition, owned in self._owned.items() if owned.next is None]
 
+    def next_of(self, partition: Partition) -> int | None:
+        """Return the offset after what was given of a partition; None if it is not read."""
+        owned = self._owned.get(partition)
+        return owned.next if owned is not None else None
+
     def add(self, partitions: Iterable[Partition]) -> None:
         """Own partitions from now on; parts of an earlier assignment of theirs become stale."""
         for partition in partitions:

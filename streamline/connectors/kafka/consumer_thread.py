@@ -348,6 +348,7 @@ class ConsumerThread:
                 messages = self._consumer.poll_batch(POLL_MESSAGES, POLL_SECONDS)
             except OffsetLost as lost:
                 self._membership.lost_at(lost)
+                self._exchange.wait(POLL_SECONDS)
         except KafkaError as error:
             self._out("poll", error)
             self._exchange.wait(POLL_SECONDS)

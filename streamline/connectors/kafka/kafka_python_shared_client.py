@@ -197,6 +197,9 @@ def translated(error: BaseException, request: str) -> KafkaError:
     if isinstance(error, errors.OffsetOutOfRangeError) and error.args and isinstance(error.args[0], dict):
         place, offset = next(iter(error.args[0].items()))
         return lost(Partition(place.topic, place.partition), offset)
+    if isinstance(error, errors.LogTruncationError) and error.divergent_offsets:
+        place, offset = next(iter(error.divergent_offsets.items()))
+        return lost(Partition(place.topic, place.partition), -1 if offset is None else offset.offset)
     if isinstance(error, errors.NoOffsetForPartitionError) and error.args:
         place = next(iter(error.args[0]))
         return lost(Partition(place.topic, place.partition), -1)

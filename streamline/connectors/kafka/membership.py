@@ -91,6 +91,8 @@ class Membership:
             # Neither library keeps, or drops, a pause over a rebalance as the other does.
             self._consumer.pause(partitions)
             self.place()
+            for partition in self._assignment.unplaced:
+                self._consumer.seek(partition, 0)  # kafka-python would look for a place by itself, and fail
         except Exception as error:
             self.failure = self.failure or error
         self._commits.retry_now()
@@ -137,7 +139,7 @@ class Membership:
             start = start_of(partition, facts, offset=self._settings.offset, on_lost=self._settings.on_offset_lost)
             self._start(partition, start, facts)
         for partition, facts in known.items():
-            if facts.read_id is not None and facts.topic_id != facts.read_id:
+            if facts.recreated:
                 self._known_partitions[partition.topic] = 0
             self._read_ids[partition.topic] = facts.topic_id
 
@@ -158,18 +160,22 @@ class Membership:
             StreamlineError: the settings say to stop then.
         """
         partition = Partition(*error.partition)
-        if partition not in self._assignment:
-            return
-        first, end = self._consumer.range([partition], REQUEST_SECONDS)[partition]
-        known = Known(committed=None, topic_id=self._read_ids.get(partition.topic), first=first, end=end)
-        if first <= error.offset <= end:
-            self._consumer.seek(partition, error.offset)
-            return
-        text, on_lost = lost_text(error.offset, known), self._settings.on_offset_lost
-        if on_lost == "stop":
-            raise lost_error(partition, text, code="kafka.offset_lost")
-        self._begin_again([partition])
-        self._start(partition, lost_start(known, on_lost, text), known)
+        offset = self._assignment.next_of(partition)
+        if offset is None:
+            return  # it is not known yet where it starts, or it is somebody else's
+        known = self._look_up([partition]).get(partition)
+        if known is None:
+            return  # the topic is gone
+        if known.recreated:
+            self.recreated(partition.topic)
+        elif known.first <= offset <= known.end:
+            self._consumer.seek(partition, offset)
+        else:
+            text, on_lost = lost_text(offset, known), self._settings.on_offset_lost
+            if on_lost == "stop":
+                raise lost_error(partition, text, code="kafka.offset_lost")
+            self._begin_again([partition])
+            self._start(partition, lost_start(known, on_lost, text), known)
 
     def _begin_again(self, partitions: Collection[Partition]) -> None:
         self._consumer.pause(partitions)

@@ -37,6 +37,11 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
     appeared: bool = False
     at_time: int | None = None
 
+    @property
+    def recreated(self) -> bool:
+        """Whether it is of another topic than the one that this process has read under this name."""
+        return _differ(self.read_id, self.topic_id)
+
 
 class Start(msgspec.Struct, frozen=True):
     """Where a partition starts.
@@ -58,7 +63,7 @@ def start_of(partition: Partition, known: Known, *, offset: StartOffset, on_lost
         StreamlineError: the group's offset is lost, and the settings say to stop then.
     """
     committed_id = topic_id_of(known.committed) if known.committed is not None else None
-    if _differ(committed_id, known.topic_id) or _differ(known.read_id, known.topic_id):
+    if _differ(committed_id, known.topic_id) or known.recreated:
         at = f"; the group's offset {known.committed.offset} is one of the topic before" if known.committed else ""
         return _lost(
             partition,

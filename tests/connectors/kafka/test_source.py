@@ -467,6 +467,19 @@ async def test_case_13_an_offset_that_expires_while_it_runs(cluster: FakeCluster
             assert set(last) <= set(run.taken.values) <= set(numbers(0, 1) + numbers(6, 10))
 
 
+async def test_case_14_a_client_that_finds_its_offset_gone_finds_another_topic(cluster: FakeCluster) -> None:
+    cluster.write("t", *numbers(0, 4))
+    async with running(cluster, metadata_refresh=100.0) as run:
+        await until(lambda: run.taken.values == numbers(0, 4))
+        with cluster.lock:
+            cluster.delete("t")
+            cluster.create("t", 2)
+            cluster.write("t", *numbers(10, 17))
+            cluster.fail("poll_batch", OffsetLost("the log was truncated", Partition("t", 0), -1))
+        await run.ended.wait()
+        assert code_of(run) == "kafka.topic_recreated"
+
+
 async def test_an_offset_that_the_broker_has_after_all_is_read_on(cluster: FakeCluster) -> None:
     cluster.write("t", *numbers(1, 2))
     cluster.fail("poll_batch", OffsetLost("out of range", Partition("t", 0), 1))
