@@ -92,6 +92,7 @@ class ConsumerThread:
         self._thread = threading.Thread(target=self._run, name=f"kafka-{context.block}", daemon=True)
         self._full_since: float | None = None
         self._holding = False
+        self._usable = True
         self._moved = False
         self._subscribed = False
         self._told: dict[str, str] = {}
@@ -113,6 +114,8 @@ class ConsumerThread:
 
     def commit(self, parts: Mapping[str, bytes]) -> dict[str, bytes]:
         """See `SelfKeptSource.commit`."""
+        if not self._usable:
+            return {}
         offsets = self._assignment.offsets(parts)
         if self._context.delivery == "at-least-once":
             self._commits.add(offsets)
@@ -129,7 +132,7 @@ class ConsumerThread:
     def transaction_offsets(self, parts: Mapping[str, bytes]) -> tuple[dict[Partition, Committed], Any]:
         """See `OffsetSource.transaction_offsets`."""
         offsets = self._assignment.offsets(parts)
-        if len(offsets) < len(parts):
+        if len(offsets) < len(parts) or not self._usable:
             raise NotMember("partitions of the transaction were taken away", kafka_code="ILLEGAL_GENERATION")
         self._commits.supersede(offsets.keys())
         return offsets, self._consumer.group_metadata()
@@ -174,7 +177,6 @@ class ConsumerThread:
 
     def _run(self) -> None:
         consumer: Consumer | None = None
-        usable = True
         try:
             consumer = self._consumer = self._client.consumer(self._settings.connection, self._options())
             self._commits = Commits(consumer, self._clock)
@@ -182,11 +184,11 @@ class ConsumerThread:
             if topics is not None:
                 self._read(topics)
         except Exception as error:
-            usable = not (isinstance(error, KafkaError) and (error.fatal or error.fenced))
+            self._usable = not (isinstance(error, KafkaError) and (error.fatal or error.fenced))
             self._exchange.end(self._explained(error))
         try:
             if consumer is not None:
-                self._serve_until_closed(polling=usable and self._subscribed)
+                self._serve_until_closed(polling=self._usable and self._subscribed)
         finally:
             self._exchange.refuse()
             if consumer is not None:
@@ -284,7 +286,8 @@ class ConsumerThread:
                     self._pause(True)
                     self._poll()
             except Exception as error:
-                polling = not (isinstance(error, KafkaError) and (error.fatal or error.fenced))
+                if isinstance(error, KafkaError) and (error.fatal or error.fenced):
+                    polling = self._usable = False
                 self._exchange.wait(POLL_SECONDS)
             else:
                 if not polling:

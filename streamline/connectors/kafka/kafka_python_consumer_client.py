@@ -22,6 +22,7 @@ from streamline.connectors.kafka.client import (
     Committed,
     Connection,
     ConsumerOptions,
+    KafkaError,
     Partition,
     RebalanceListener,
     TopicInfo,
@@ -41,6 +42,8 @@ from streamline.flow.items import Origin
 
 OPEN_SECONDS = 10.0
 """For the first request of a method that has no timeout."""
+STUCK_SECONDS = 30.0
+"""A poll that has not returned for so long never will: its network thread was seen to run in circles."""
 GRACE_SECONDS = 1.0
 """That a poll may take longer than it was asked to."""
 
@@ -66,6 +69,7 @@ class KafkaPythonConsumer:
         self._events: queue.SimpleQueue[tuple[str, Any, Any]] = queue.SimpleQueue()
         self._polls: queue.SimpleQueue[tuple[Sequence[str], int, int] | None] = queue.SimpleQueue()
         self._polling = False
+        self._polling_since = 0.0
         self._telling = False
         self._sought: dict[Any, int] = {}
         self._closed = False
@@ -98,10 +102,17 @@ class KafkaPythonConsumer:
         if not self._polling:
             self._polls.put(((), limit, milliseconds(deadline)))
             self._polling = True
+            self._polling_since = time.monotonic()
         while True:
             try:
                 kind, value, done = self._events.get(timeout=max(0.0, deadline - time.monotonic()) + GRACE_SECONDS)
             except queue.Empty:
+                if time.monotonic() - self._polling_since > STUCK_SECONDS:
+                    raise KafkaError(
+                        f"kafka-python has not returned from a poll for {STUCK_SECONDS:.0f} seconds",
+                        fatal=True,
+                        code="kafka.client_stuck",
+                    ) from None
                 return []  # the library is late; the next call waits for the same poll
             if kind == "records":
                 self._polling = False
@@ -119,6 +130,7 @@ class KafkaPythonConsumer:
                 getattr(self._listener, kind)(value)
             finally:
                 self._telling = False
+                self._polling_since = time.monotonic()
                 done()
 
     @property

@@ -27,6 +27,8 @@ class KafkaSource:
         self.stopped: str | None = None
         self.give_up: GiveUp = self._release_only
         self._close_seconds = settings.close_seconds
+        # A library that hangs must not hang the end of the run: what is not committed is read again.
+        self._answer_seconds = settings.commit_timeout + settings.drain_seconds + 30.0
         self._context = context
         self._exchange = Exchange()
         self._thread = ConsumerThread(
@@ -69,8 +71,8 @@ class KafkaSource:
     def commit(self, parts: Mapping[str, bytes]) -> Mapping[str, bytes]:
         """See `SelfKeptSource.commit`. Under exactly-once delivery the sink's transaction has committed them."""
         try:
-            return self._exchange.ask(lambda: self._thread.commit(parts)).result()
-        except ThreadEnded:
+            return self._exchange.ask(lambda: self._thread.commit(parts)).result(self._answer_seconds)
+        except (ThreadEnded, TimeoutError):
             return {}
 
     def transaction_offsets(self, parts: Mapping[str, bytes]) -> tuple[Mapping[Partition, Committed], Any]:

@@ -691,6 +691,19 @@ async def test_a_transaction_with_a_partition_that_was_taken_away_is_refused(clu
 # -- the end
 
 
+async def test_a_client_that_has_become_unusable_ends_it_and_is_not_asked_again(cluster: FakeCluster) -> None:
+    cluster.write("t", b"1")
+    async with running(cluster) as run:
+        await until(lambda: run.taken.values)
+        await until_offset(cluster, 0)
+        cluster.fail("poll_batch", KafkaError("stuck", fatal=True, code="kafka.client_stuck"))
+        await run.ended.wait()
+        assert code_of(run) == "kafka.client_stuck"
+        asked = cluster.calls.count("commit")
+        assert await run.commit() == {}
+        assert cluster.calls.count("commit") == asked
+
+
 async def test_case_32_it_closes_in_time_though_nothing_answers(cluster: FakeCluster) -> None:
     cluster.write("t", b"1")
     async with running(cluster) as run:
