@@ -7,8 +7,10 @@ Protobuf's own JSON mapping, with camel-case names and 64-bit integers as text.
 
 from __future__ import annotations
 
+import base64
 import functools
 import importlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -30,6 +32,8 @@ from streamline.project.extras import need
 
 _COMPILER_SECONDS = 60
 _MAIN = "schema.proto"
+_LOG_LINE = re.compile(r"WARNING: All log messages|[IWE]\d{4} ")
+"""Warnings of the compiler, such as the one about a schema without `syntax`."""
 
 
 def library(module: str) -> Any:
@@ -93,9 +97,10 @@ class ProtobufSchema:
     def __init__(self, known: KnownSchema) -> None:
         files = tuple((name, document.text) for name, document in known.documents.items())
         self._pool = library("descriptor_pool").DescriptorPool()
-        for file in compile_files(known.schema.text, files):
+        *others, main = read_descriptors(known.schema.text, files) or compile_files(known.schema.text, files)
+        for file in (*others, main):
             self._pool.Add(file)
-        self._file = self._pool.FindFileByName(_MAIN)
+        self._file = self._pool.FindFileByName(main.name)
         self._get_class = library("message_factory").GetMessageClass
         self._classes: dict[tuple[int, ...], Any] = {}
 
@@ -271,6 +276,53 @@ def _zigzag(number: int) -> bytes:
     return bytes(out)
 
 
+def read_descriptors(text: str, imports: tuple[tuple[str, str], ...]) -> list[Any]:
+    """Return the descriptors of a schema that is one itself, in base64, as Confluent's client for Python registers it.
+
+    Those that it imports come first. Empty if it is text.
+
+    Raises:
+        ValueError: something that it imports is not there.
+    """
+    main = _descriptor(text)
+    if main is None:
+        return []
+    known = dict(imports)
+    files: dict[str, Any] = {}
+
+    def add(file: Any) -> None:
+        for name in file.dependency:
+            if name in files:
+                continue
+            imported = _descriptor(known[name]) if name in known else _well_known(name)
+            if imported is None:
+                raise ValueError(f"what it imports is not a descriptor: {name}")
+            imported.name = name
+            add(imported)
+            files[name] = imported
+
+    add(main)
+    return [*files.values(), main]
+
+
+def _descriptor(text: str) -> Any:
+    try:
+        return library("descriptor_pb2").FileDescriptorProto.FromString(base64.b64decode(text, validate=True))
+    except Exception:  # binascii.Error, google.protobuf.message.DecodeError: it is text
+        return None
+
+
+def _well_known(name: str) -> Any:
+    module = name.removesuffix(".proto").rpartition("/")[2]
+    try:
+        source = library(f"{module}_pb2").DESCRIPTOR
+    except ConfigError:
+        raise ValueError(f"what it imports is not there: {name}") from None
+    file = library("descriptor_pb2").FileDescriptorProto()
+    source.CopyToProto(file)
+    return file
+
+
 @functools.lru_cache(maxsize=64)
 def compile_files(text: str, imports: tuple[tuple[str, str], ...] = ()) -> Sequence[Any]:
     """Return the descriptors of a schema's file (`schema.proto`) and of those that it imports, which come first.
@@ -305,6 +357,7 @@ def compile_files(text: str, imports: tuple[tuple[str, str], ...] = ()) -> Seque
         except subprocess.TimeoutExpired:
             raise ValueError(f"the compiler took longer than {_COMPILER_SECONDS} seconds") from None
         if made.returncode:
-            raise ValueError(made.stderr.strip() or f"the compiler failed with status {made.returncode}")
+            lines = [line for line in made.stderr.splitlines() if not _LOG_LINE.match(line)]
+            raise ValueError("\n".join(lines).strip() or f"the compiler failed with status {made.returncode}")
         descriptors = library("descriptor_pb2").FileDescriptorSet.FromString(out.read_bytes())
     return tuple(descriptors.file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import datetime as dt
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from streamline.connectors.kafka.serde_settings import RegistrySettings, Serde
 from streamline.connectors.kafka.serialization.base import UndecodableError, UnwritableError
 from streamline.connectors.kafka.serialization.formats import make_decoder, make_serializer
 from streamline.connectors.kafka.serialization.framed import head
-from streamline.connectors.kafka.serialization.protobuf import read_indexes, write_indexes
+from streamline.connectors.kafka.serialization.protobuf import compile_files, read_indexes, write_indexes
 from streamline.errors import ConfigError
 from streamline.flow.items import Origin
 from tests.support.registry import RegistryStub, registry_stub
@@ -203,6 +204,28 @@ def test_schemas_that_import_others(stub: RegistryStub) -> None:
         copied = make_serializer(serde(other)).encode(data, "visits", "visits", origin(value, "visits"))
         assert copied == head(2) + value[5:]
         assert other.schemas("places") == [place]
+
+
+def test_schemas_that_are_descriptors(stub: RegistryStub) -> None:
+    """As Confluent's client for Python registers them."""
+    place, visit = (
+        base64.b64encode(files[-1].SerializeToString()).decode()
+        for files in (
+            compile_files('syntax = "proto3"; package geo; message Place { string city = 1; }'),
+            compile_files(
+                'syntax = "proto3"; import "geo/place.proto"; import "google/protobuf/timestamp.proto";'
+                "message Visit { geo.Place at = 1; google.protobuf.Timestamp on = 2; }",
+                (("geo/place.proto", 'syntax = "proto3"; package geo; message Place { string city = 1; }'),),
+            ),
+        )
+    )
+    stub.add("places", place, "PROTOBUF")
+    reference = {"name": "geo/place.proto", "subject": "places", "version": 1}
+    number = stub.add("described-value", visit, "PROTOBUF", [reference])
+    value = head(number) + b"\0\x0a\x06\x0a\x04Bern\x12\x02\x08\x01"
+    data = make_decoder(serde(stub)).decode(value, origin(value, "described"))
+    assert data == {"at": {"city": "Bern"}, "on": dt.datetime(1970, 1, 1, 0, 0, 1, tzinfo=dt.UTC)}
+    assert make_serializer(serde(stub)).encode(data, "described", "described", origin(value, "described")) == value
 
 
 def test_a_schema_with_a_path_that_leaves_its_folder_is_not_compiled(stub: RegistryStub, tmp_path: Path) -> None:
