@@ -344,7 +344,8 @@ def compile_files(text: str, imports: tuple[tuple[str, str], ...] = ()) -> Seque
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(content, encoding="utf-8")
         out = folder / "descriptors"
-        command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{folder}", f"-I{known}", "--include_imports"]
+        # -P: no module is looked for in the folder, whose files a registry names.
+        command = [sys.executable, "-P", "-m", "grpc_tools.protoc", f"-I{folder}", f"-I{known}", "--include_imports"]
         try:
             made = subprocess.run(
                 [*command, f"--descriptor_set_out={out}", _MAIN],

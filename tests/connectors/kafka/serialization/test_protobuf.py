@@ -239,6 +239,15 @@ def test_a_schema_with_a_path_that_leaves_its_folder_is_not_compiled(stub: Regis
     assert list(tmp_path.iterdir()) == []
 
 
+def test_no_file_of_a_registry_is_run(stub: RegistryStub, tmp_path: Path) -> None:
+    stub.add("evil", f"open({str(tmp_path / 'run')!r}, 'w')", "PROTOBUF")
+    reference = {"name": "grpc_tools/__init__.py", "subject": "evil", "version": 1}
+    schema = 'syntax = "proto3"; message Safe { int32 id = 1; }'
+    number = stub.add("safe-value", schema, "PROTOBUF", [reference])
+    assert make_decoder(serde(stub)).decode(head(number) + b"\0\x08\x05", origin(b"")) == {"id": 5}
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(("text", "message"), [("syntax = 'proto3'; message {", None), (SHOP, "Gone"), ("", None)])
 def test_a_file_that_cannot_be_used_is_found_before_the_start(tmp_path: Path, text: str, message: str | None) -> None:
     path = tmp_path / "bad.proto"
