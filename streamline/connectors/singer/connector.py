@@ -34,7 +34,7 @@ class SingerConnector:
 
     def describe_sink(self, config: Config, context: StreamContext, where: Where) -> SinkTraits:
         """See `StreamConnector.describe_sink`."""
-        return SinkTraits(proof="the STATEs that it prints, or the end of its session", format=FORMAT)
+        return SinkTraits(proof="the STATEs that it prints, or the end of its session", format=FORMAT, keeps_data=False)
 
     def open_source(self, config: Config, context: StreamContext, where: Where) -> NoReturn:
         """Refuse: see the module."""
