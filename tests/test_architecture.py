@@ -6,6 +6,7 @@ Every import counts: at the top of a module, inside a function, and for type che
 from __future__ import annotations
 
 import ast
+import itertools
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -79,8 +80,8 @@ def test_the_rooms_have_an_order() -> None:
     assert list(_cycles({room: allowed - {room} for room, allowed in ROOMS.items()})) == []
 
 
-@pytest.mark.parametrize("others", [("integration", "batch"), ("batch", "integration")])
-def test_the_two_planners_do_not_know_each_other(others: tuple[str, str]) -> None:
+@pytest.mark.parametrize("others", list(itertools.permutations(("integration", "batch", "streaming"), 2)))
+def test_the_planners_do_not_know_each_other(others: tuple[str, str]) -> None:
     own, other = (f"streamline.execution.{name}" for name in others)
     assert [
         (module, imported)

@@ -51,8 +51,14 @@ async def record_run(
     bus: Bus,
     stop: Stop | None,
     work: Callable[[Run], Coroutine[Any, Any, RunResult]],
+    *,
+    reloads: bool = False,
 ) -> RunResult:
-    """Open a run, do its work, and record how it ended; cancelling it ends the work at once."""
+    """Open a run, do its work, and record how it ended; cancelling it ends the work at once.
+
+    Args:
+        reloads: see `Run.signals`.
+    """
     from streamline.state import project_store
 
     project.ensure_work_dir()
@@ -65,7 +71,7 @@ async def record_run(
     ):
         with run.record() as record:
             try:
-                with run.signals(lambda: None, stop):
+                with run.signals(lambda: None, stop, reloads=reloads):
                     result = await keep_shields(work(run))
             finally:
                 record.summary = run.progress.summary()

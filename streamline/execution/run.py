@@ -154,6 +154,7 @@ class Run(msgspec.Struct, kw_only=True):
     Args:
         run_dir: the run's private folder (0700), with config files and the log.
         interrupted: the signal that interrupted the run, if one did.
+        reload_asked: SIGHUP has asked for the pipeline's files to be read again.
         warnings: the distinct warnings of blocks and plugins, at most `MAX_WARNINGS`.
         started: when the run was opened, in UTC.
     """
@@ -169,6 +170,7 @@ class Run(msgspec.Struct, kw_only=True):
     bus: Bus
     progress: Progress
     interrupted: int | None = None
+    reload_asked: bool = False
     warnings: dict[str, None] = {}
     started: datetime = msgspec.field(default_factory=lambda: datetime.now(UTC))
 
@@ -283,7 +285,14 @@ class Run(msgspec.Struct, kw_only=True):
             )
 
     @contextmanager
-    def signals(self, interrupt: Callable[[], None], stop: Stop | None = None, message: str = "") -> Iterator[None]:
+    def signals(
+        self,
+        interrupt: Callable[[], None],
+        stop: Stop | None = None,
+        message: str = "",
+        *,
+        reloads: bool = False,
+    ) -> Iterator[None]:
         """Handle the signals that end a run: the first ends it in order, the second at once.
 
         Only in the main thread, and only those that no one else handles: a program that uses the API keeps its own
@@ -293,6 +302,7 @@ class Run(msgspec.Struct, kw_only=True):
             interrupt: called on the first signal, in the event loop.
             stop: delivers signals that another thread received.
             message: of the error that the second signal raises.
+            reloads: SIGHUP sets `reload_asked` instead.
 
         Raises:
             Interrupted: the second signal came.
@@ -301,6 +311,9 @@ class Run(msgspec.Struct, kw_only=True):
         task = asyncio.current_task()
 
         def on_signal(number: int) -> None:
+            if reloads and number == signal.SIGHUP:
+                self.reload_asked = True
+                return
             if self.interrupted is None:
                 self.interrupted = number
                 self.note("streamline", f"{signal.Signals(number).name}: stopping", "WARNING")

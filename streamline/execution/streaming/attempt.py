@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import anyio
 import anyio.to_thread
@@ -38,6 +38,7 @@ class AttemptOutcome(msgspec.Struct, kw_only=True):
         saved: a position was saved.
         unfinished: it was interrupted, and not all could be proven in time.
         seconds: how long it took.
+        next_plan: it was stopped to go on with this one.
     """
 
     error: Exception | None = None
@@ -46,22 +47,27 @@ class AttemptOutcome(msgspec.Struct, kw_only=True):
     saved: bool = False
     unfinished: bool = False
     seconds: float = 0.0
+    next_plan: Plan | None = None
 
 
-async def run_attempt(run: Run, plan: Plan, number: int) -> AttemptOutcome:
+async def run_attempt(
+    run: Run, plan: Plan, number: int, read_again: Callable[[], Awaitable[Plan | None]]
+) -> AttemptOutcome:
     """Run the plan once.
 
     Args:
         number: of the attempt, from 1.
+        read_again: see `run_attempts`.
     """
-    return await _Attempt(run, plan, number).run()
+    return await _Attempt(run, plan, number, read_again).run()
 
 
 class _Attempt:
-    def __init__(self, run: Run, plan: Plan, number: int) -> None:
+    def __init__(self, run: Run, plan: Plan, number: int, read_again: Callable[[], Awaitable[Plan | None]]) -> None:
         self._run = run
         self._plan = plan
         self._number = number
+        self._read_again = read_again
         self._flows: Flows | None = None
         self._outcome = AttemptOutcome()
 
@@ -120,6 +126,11 @@ class _Attempt:
     async def _pass_on_interrupt(self, runtime: Runtime, scope: anyio.CancelScope) -> None:
         while self._run.interrupted is None:
             await anyio.sleep(0.05)
+            if self._run.reload_asked and self._outcome.next_plan is None:
+                self._run.reload_asked = False
+                self._outcome.next_plan = await self._read_again()
+                if self._outcome.next_plan is not None:
+                    runtime.stop("the pipeline's files are read again")
         runtime.stop("the run was interrupted", within=INTERRUPT_SECONDS)
         await anyio.sleep(INTERRUPT_SECONDS + _MARGIN)
         scope.cancel()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 import anyio
 import msgspec
 
@@ -61,29 +63,38 @@ class Retries:
         return (self._config or BACKOFF).delay_before(self._failed)
 
 
-async def run_attempts(run: Run, plan: Plan) -> tuple[AttemptOutcome, int]:
+async def run_attempts(
+    run: Run, plan: Plan, read_again: Callable[[], Awaitable[Plan | None]]
+) -> tuple[AttemptOutcome, int, Plan]:
     """Make attempts until one ends well, may not be followed by another, or the run is interrupted.
 
+    Args:
+        read_again: returns another plan to go on with, when the run is asked to reload.
+
     Returns:
-        the last attempt's outcome, and the number of attempts.
+        the last attempt's outcome, the number of attempts, and the plan of the last one.
     """
     retries = Retries(plan.settings.retry, plan.settings.startup_timeout)
     number = 0
     while True:
         number += 1
-        outcome = await run_attempt(run, plan, number)
+        outcome = await run_attempt(run, plan, number, read_again)
+        if outcome.next_plan is not None:
+            plan = outcome.next_plan
+        if run.interrupted is None and outcome.error is None and outcome.next_plan is not None:
+            continue
         if outcome.error is None or run.interrupted is not None:
-            return outcome, number
+            return outcome, number, plan
         if plan.singer is not None:
             plan.singer.has_failed(outcome.block)
         delay = retries.delay_after(outcome)
         failure = failure_of(run, outcome.error)
         run.bus.publish(AttemptFailed(block=outcome.block or "streamline", failure=failure, delay=delay))
         if delay is None:
-            return outcome, number
+            return outcome, number, plan
         run.note(outcome.block or "streamline", f"another attempt starts in {delay:g} s", "WARNING")
         if not await _waited(run, delay):
-            return msgspec.structs.replace(outcome, error=None, unfinished=run.progress.unsaved > 0), number
+            return msgspec.structs.replace(outcome, error=None, unfinished=run.progress.unsaved > 0), number, plan
 
 
 async def _waited(run: Run, seconds: float) -> bool:

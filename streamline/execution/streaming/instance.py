@@ -20,6 +20,7 @@ from streamline.execution.flow_runs import failure_of
 from streamline.execution.run import Run, RunOptions, Stop, run_to_end
 from streamline.execution.streaming.attempts import run_attempts
 from streamline.execution.streaming.planner import make_plan
+from streamline.execution.streaming.reload import read_again
 from streamline.execution.streaming.singer import plan_plugins
 from streamline.flow.tasks import keep_shields
 from streamline.pipeline.reader import load_pipeline
@@ -107,7 +108,7 @@ def main() -> None:
 
 
 async def _main(run: Run, stop: Stop) -> InstanceEnded:
-    with run.signals(lambda: None, stop):
+    with run.signals(lambda: None, stop, reloads=True):
         return await keep_shields(_run(run))
 
 
@@ -117,7 +118,7 @@ async def _run(run: Run) -> InstanceEnded:
         plan = make_plan(run, model)
         if not await plan_plugins(run, model, plan):
             return InstanceEnded(summary=run.progress.summary())
-        outcome, attempts = await run_attempts(run, plan)
+        outcome, attempts, _ = await run_attempts(run, plan, partial(read_again, run))
     except Exception as error:
         return InstanceEnded(summary=run.progress.summary(), failure=failure_of(run, error))
     return InstanceEnded(

@@ -73,6 +73,11 @@ class _Instance:
         if self._child is not None and self._child.returncode is None:
             self._child.send_signal(signal.SIGTERM)
 
+    def reload(self) -> None:
+        """Have it read the pipeline's files again."""
+        if self._child is not None and self._child.returncode is None:
+            self._child.send_signal(signal.SIGHUP)
+
     def kill(self) -> None:
         """End it at once."""
         if self._child is not None and self._child.returncode is None:
@@ -150,6 +155,10 @@ class _Instance:
 async def _pass_on_signals(run: Run, instances: list[_Instance]) -> None:
     while run.interrupted is None:
         await anyio.sleep(0.05)
+        if run.reload_asked:
+            run.reload_asked = False
+            for instance in instances:
+                instance.reload()
     for instance in instances:
         instance.stop()
     await anyio.sleep(INTERRUPT_SECONDS + _MARGIN)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import anyio
 import anyio.to_thread
 
@@ -14,6 +16,7 @@ from streamline.execution.streaming.instance import InstanceEnded
 from streamline.execution.streaming.instances import run_instances
 from streamline.execution.streaming.plan import Plan
 from streamline.execution.streaming.planner import make_plan
+from streamline.execution.streaming.reload import read_again
 from streamline.execution.streaming.singer import plan_plugins
 from streamline.pipeline.graph import reachable
 from streamline.pipeline.model import PipelineModel
@@ -25,7 +28,7 @@ async def run_streaming(
     project: Project, model: PipelineModel, options: RunOptions, bus: Bus, stop: Stop | None = None
 ) -> RunResult:
     """Run a streaming pipeline until its sources end, it is stopped, or it fails. See `Engine.run`."""
-    return await record_run(project, model, options, bus, stop, lambda run: _with_callbacks(run, model))
+    return await record_run(project, model, options, bus, stop, lambda run: _with_callbacks(run, model), reloads=True)
 
 
 async def _with_callbacks(run: Run, model: PipelineModel) -> RunResult:
@@ -49,7 +52,10 @@ async def _run(run: Run, model: PipelineModel) -> RunResult:
     plan = await anyio.to_thread.run_sync(make_plan, run, model)
     planned = await plan_plugins(run, model, plan)
     run.bus.publish(_planned(run, plan))
-    ended = await _ended(run, plan) if planned else InstanceEnded(summary=run.progress.summary())
+    if planned:
+        ended, plan = await _ended(run, plan)
+    else:
+        ended = InstanceEnded(summary=run.progress.summary())
     errors = {ended.block or "streamline": ended.failure} if ended.failure is not None else {}
     if run.interrupted is not None:
         status = CANCELLED if ended.unfinished or errors else COMPLETED
@@ -69,18 +75,19 @@ async def _run(run: Run, model: PipelineModel) -> RunResult:
     )
 
 
-async def _ended(run: Run, plan: Plan) -> InstanceEnded:
-    """Make attempts, here or in several processes; return how they ended."""
+async def _ended(run: Run, plan: Plan) -> tuple[InstanceEnded, Plan]:
+    """Make attempts, here or in several processes; return how they ended, and the plan that they had then."""
     if plan.settings.instances > 1:
-        return await run_instances(run, plan)
-    outcome, attempts = await run_attempts(run, plan)
-    return InstanceEnded(
+        return await run_instances(run, plan), plan
+    outcome, attempts, plan = await run_attempts(run, plan, partial(read_again, run))
+    ended = InstanceEnded(
         summary=run.progress.summary(),
         failure=failure_of(run, outcome.error) if outcome.error is not None else None,
         block=outcome.block,
         unfinished=outcome.unfinished,
         attempts=attempts,
     )
+    return ended, plan
 
 
 def _planned(run: Run, plan: Plan) -> RunPlanned:

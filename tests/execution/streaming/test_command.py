@@ -148,3 +148,23 @@ def test_options_of_other_types_are_refused(project: BatchProject) -> None:
     project.type = "python"
     project.save()
     project.run("--until-caught-up").expect(2)
+
+
+def test_sighup_reads_the_files_again(project: BatchProject) -> None:
+    pipeline(project, ENDLESS)
+    running = project.start("run", "p")
+    wait_until(lambda: len(written(project)) > 3, "messages")
+    metadata = project.root / "pipelines/p/metadata.yaml"
+    right = metadata.read_text()
+    metadata.write_text(right + "on_error: skip\n")
+    running.signal(signal.SIGHUP)
+    (log,) = project.root.glob(".streamline/runs/*/run.log")
+    wait_until(lambda: "goes on as it was" in log.read_text(), "the refusal")
+    metadata.write_text(right)
+    project.write("transformers/double.py", DOUBLE.replace("2 *", "-1 *"))
+    running.signal(signal.SIGHUP)
+    wait_until(lambda: min(written(project)) < 0, "the new code")
+    running.signal(signal.SIGTERM)
+    running.finish().expect(0)
+    numbers = [each // 2 if each > 0 else -each for each in written(project)]
+    assert numbers == list(range(len(numbers)))
