@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
@@ -21,6 +21,9 @@ from streamline.pipeline.model import Block, PipelineModel
 from streamline.processes.job import Failure
 from streamline.project.project import Project
 from streamline.project.render import Renderer
+
+if TYPE_CHECKING:
+    from streamline.connectors.singer.build import Workspace
 
 INTERRUPT_SECONDS = float(os.environ.get("STREAMLINE_INTERRUPT_SECONDS") or 20.0)
 """How long destinations may take to end when the run was interrupted, from the signal on."""
@@ -42,6 +45,13 @@ def open_planning(project: Project, model: PipelineModel, options: RunOptions, p
         user_code(project, model, renderer_of(run, model)),
     ):
         yield run
+
+
+def workspace_of(context: Run) -> Workspace:
+    """Return where the plugins of a run run."""
+    from streamline.connectors.singer.build import Workspace
+
+    return Workspace(run_dir=context.run_dir, root=context.project.root, masker=context.masker, log=context.child_line)
 
 
 async def record_run(

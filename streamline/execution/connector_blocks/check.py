@@ -12,7 +12,7 @@ from streamline.blocks.connector.prepared import Prepared, PreparedSource
 from streamline.blocks.connector.source import catalogs_of, private_folder
 from streamline.errors import StreamlineError
 from streamline.execution.batch.outside_run import prepared_blocks
-from streamline.execution.integration.connector_check import Connectable, ConnectorCheck, kind_of
+from streamline.execution.connector_check import Connectable, ConnectorCheck, kind_of
 from streamline.execution.run import Run, RunOptions, open_run
 from streamline.state import project_store
 

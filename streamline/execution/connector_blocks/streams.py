@@ -24,11 +24,12 @@ from streamline.connectors.singer.stages.singer_records import SingerRecords
 from streamline.connectors.singer.target_input import Feed
 from streamline.errors import ConfigError
 from streamline.execution.connector_blocks.plans import plan_output, resolve_target
+from streamline.execution.flow_runs import workspace_of
 from streamline.execution.integration.accounts import account_of, proving_of
 from streamline.execution.integration.attempts import unless_interrupted
 from streamline.execution.integration.destination_identity import check_destinations, keep_destinations
 from streamline.execution.integration.destination_plan import plan_sinks, proving_sinks
-from streamline.execution.integration.endpoints import SinkCounts, build_source, feed_of, workspace_of
+from streamline.execution.integration.endpoints import SinkCounts, build_source, feed_of
 from streamline.execution.integration.plan import GroupPlan, PathPlan, Plan, SinkPlan, SourcePlan
 from streamline.execution.integration.planner import (
     check_bookmark_blocks,

@@ -12,7 +12,7 @@ from streamline.blocks.python.function import BlockFile
 from streamline.connectors.singer.discovery import read_catalog_file
 from streamline.errors import StreamlineError
 from streamline.execution.checklist import Checklist
-from streamline.execution.integration.connector_check import Connectable, ConnectorCheck, kind_of
+from streamline.execution.connector_check import Connectable, ConnectorCheck, kind_of
 from streamline.execution.integration.planner import make_plan
 from streamline.execution.integration.topology import check_hook
 from streamline.execution.run import Run

@@ -6,11 +6,12 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from streamline.connectors.singer.batch_files import FileSource
-from streamline.connectors.singer.build import Workspace, tap_command, tap_source, target_sink
+from streamline.connectors.singer.build import tap_command, tap_source, target_sink
 from streamline.connectors.singer.dropped_keys import DroppedKeys
 from streamline.connectors.singer.grouping import owner
 from streamline.connectors.singer.target_input import Feed, SentCounts
 from streamline.connectors.singer.target_pool import TargetPool
+from streamline.execution.flow_runs import workspace_of
 from streamline.execution.integration.plan import GroupPlan, Plan, ProvingSink, SinkPlan, SourcePlan
 from streamline.execution.run import Run
 from streamline.flow.items import REST
@@ -91,11 +92,6 @@ def _dropped_keys(source: SourcePlan, group: GroupPlan) -> DroppedKeys:
         # Keys without a stream are given to all processes; only a process that has shown a key can have dropped it.
         keys = {key for key in keys if is_stream(key) and key != REST}
     return DroppedKeys(keys, is_stream)
-
-
-def workspace_of(context: Run) -> Workspace:
-    """Return where the plugins of a run run."""
-    return Workspace(run_dir=context.run_dir, root=context.project.root, masker=context.masker, log=context.child_line)
 
 
 class SinkCounts(SentCounts):

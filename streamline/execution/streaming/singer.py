@@ -80,7 +80,7 @@ async def plan_plugins(run: Run, model: PipelineModel, plan: Plan, *, show: bool
 async def check_plugins(run: Run, model: PipelineModel, plan: Plan, checklist: Checklist) -> None:
     """Connect to taps and targets, as `streamline check` does in other pipelines."""
     from streamline.blocks.connector.spec import load_spec
-    from streamline.execution.integration.connector_check import Connectable, ConnectorCheck
+    from streamline.execution.connector_check import Connectable, ConnectorCheck
 
     check = ConnectorCheck(run, model, checklist)
     connectable: list[Connectable] = []

@@ -21,7 +21,7 @@ from streamline.connectors.singer.selection import choose
 from streamline.connectors.singer.tap import TapProcess
 from streamline.errors import ConfigError, StreamlineError
 from streamline.execution.checklist import Checklist, Problem
-from streamline.execution.integration.endpoints import workspace_of
+from streamline.execution.flow_runs import workspace_of
 from streamline.execution.run import Run
 from streamline.flow.items import Item
 from streamline.flow.tasks import task_group
