@@ -203,6 +203,13 @@ def translated(error: BaseException, request: str) -> KafkaError:
     if isinstance(error, errors.NoOffsetForPartitionError) and error.args:
         place = next(iter(error.args[0]))
         return lost(Partition(place.topic, place.partition), -1)
+    if isinstance(error, errors.UnsupportedCodecError):
+        return KafkaError(
+            f"cannot {request}: {error.args[0] if error.args else 'the compression is not supported'}",
+            kafka_code="_BAD_COMPRESSION",
+            hint="pip install 'streamline[kafka-compression]'",
+            code="kafka.codec_missing",
+        )
     return failure(request, code_of(error), reason_of(error), transient=bool(getattr(error, "retriable", False)))
 
 

@@ -76,3 +76,14 @@ def test_the_libraries_are_imported_only_when_they_are_used() -> None:
         "sys.exit(bool({'kafka', 'confluent_kafka'} & sys.modules.keys()))"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_a_compression_that_cannot_be_read_names_what_to_install() -> None:
+    from kafka.errors import UnsupportedCodecError
+
+    from streamline.connectors.kafka.kafka_python_shared_client import translated
+
+    error = translated(UnsupportedCodecError("Libraries for lz4 compression codec not found"), "read")
+    assert error.code == "kafka.codec_missing"
+    assert not error.transient
+    assert "streamline[kafka-compression]" in str(error)
