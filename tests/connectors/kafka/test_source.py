@@ -81,10 +81,10 @@ async def test_what_is_committed_is_where_the_next_run_begins(cluster: FakeClust
         assert run.taken.values == numbers(4, 5)
 
 
-async def test_the_thread_polls_on_with_everything_paused_while_nobody_takes(
+async def test_case_07_the_thread_polls_on_with_everything_paused_while_nobody_takes(
     cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Case 7: a slow transformer costs no membership."""
+    """A slow transformer costs no membership."""
     monkeypatch.setattr(consumer_thread, "FULL_SECONDS", 0.01)
     monkeypatch.setattr(consumer_thread, "POLL_MESSAGES", 1)
     cluster.write("t", *numbers(1, 9))
@@ -570,6 +570,18 @@ async def test_case_15_it_has_caught_up_behind_a_marker_and_commits_behind_it(cl
         assert run.error is None
         assert plain(await run.commit()) == {"t/0": 6, "t/1": 2}
         assert run.source.stopped is None
+
+
+async def test_case_18_it_has_caught_up_by_position_where_a_log_begins_late_and_has_gaps(cluster: FakeCluster) -> None:
+    cluster.write("t", *numbers(0, 4))
+    cluster.expire("t", 3)
+    cluster.mark("t", count=3)
+    cluster.write("t", b"8")
+    cluster.mark("t", count=2)
+    async with running(cluster, until_caught_up=True) as run:
+        await run.ended.wait()
+        assert run.taken.values == [b"3", b"4", b"8"]
+        assert plain(await run.commit()) == {"t/0": 11, "t/1": 0}
 
 
 async def test_it_has_caught_up_where_readers_of_committed_transactions_have(cluster: FakeCluster) -> None:
