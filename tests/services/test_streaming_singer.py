@@ -6,7 +6,7 @@ import json
 import signal
 import sqlite3
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ with open("got.jsonl", "a") as file:
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Project:
+def project(tmp_path: Path) -> Iterator[Project]:
     """A project with a tap that says `messages.jsonl`, and a target that writes `got.jsonl` and says nothing."""
     made = Project(tmp_path / "shop")
     made.write("tap.py", TAP)
@@ -48,7 +48,8 @@ def project(tmp_path: Path) -> Project:
     plugins = {name: {"command": [sys.executable, file]} for name, file in programs.items()}
     made.write("streamline.yaml", yaml.safe_dump({"name": "shop", "plugins": plugins}))
     made.env["STREAMLINE_INTERRUPT_SECONDS"] = "60"
-    return made
+    yield made
+    made.close()
 
 
 def pipeline(

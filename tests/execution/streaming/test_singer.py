@@ -7,7 +7,7 @@ import signal
 import sqlite3
 import sys
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -105,6 +105,16 @@ def test_sinks_of_messages_get_the_records(stream: Stream) -> None:
     stream.run()
     (data,) = stream.world.written["list"]
     assert (data["id"], data["name"]) == (7, "n7")
+
+
+def test_the_file_of_a_tap_may_ask_for_singers_format(stream: Stream) -> None:
+    shop(stream.files.root, [7])
+    tap(stream, format="singer")
+    stream.sink("list", upstream=["load"], format="JSON")
+    stream.run()
+    lines = [json.loads(line) for line in stream.world.written["list"]]
+    kinds = [(message["type"], message["stream"]) for message in lines]
+    assert kinds == [("SCHEMA", "orders"), ("RECORD", "orders")]
 
 
 def test_a_position_is_saved_when_all_sinks_have_proven_it(stream: Stream) -> None:
@@ -301,6 +311,16 @@ def test_what_a_target_cannot_do_is_said_before_anything_starts(stream: Stream, 
     assert caught.value.code == code
 
 
+@pytest.fixture
+def live(tmp_path: Path) -> Iterator[BatchProject]:
+    """A project for the command; what it leaves running is ended."""
+    project = BatchProject(tmp_path / "live")
+    project.type = "streaming"
+    project.env["STREAMLINE_INTERRUPT_SECONDS"] = "60"
+    yield project
+    project.close()
+
+
 ENDLESS = """
 import json, sys, time
 users = {"tap_stream_id": "users", "stream": "users", "schema": {"properties": {"id": {"type": "integer"}}}}
@@ -324,10 +344,10 @@ with open("got.txt", "a") as file: file.writelines(f"{row}\\n" for row in rows)
 """
 
 
-def test_a_tap_without_an_end_is_left_running_and_a_silent_target_is_kept_durable_by_sessions(tmp_path: Path) -> None:
-    project = BatchProject(tmp_path / "live")
-    project.type = "streaming"
-    project.env["STREAMLINE_INTERRUPT_SECONDS"] = "60"
+def test_a_tap_without_an_end_is_left_running_and_a_silent_target_is_kept_durable_by_sessions(
+    live: BatchProject,
+) -> None:
+    project = live
     project.write("tap.py", ENDLESS)
     project.write("target.py", SILENT)
     plugins = {f"{role}-x": {"command": [sys.executable, f"{role}.py"]} for role in ("tap", "target")}
@@ -354,11 +374,8 @@ def test_a_tap_without_an_end_is_left_running_and_a_silent_target_is_kept_durabl
     assert processes_of(project.root) == []
 
 
-def test_the_command_keeps_a_table_up_to_date_and_a_kill_loses_nothing(tmp_path: Path) -> None:
-    project = BatchProject(tmp_path / "live")
-    project.type = "streaming"
-    project.env["STREAMLINE_INTERRUPT_SECONDS"] = "60"
-    root = project.root
+def test_the_command_keeps_a_table_up_to_date_and_a_kill_loses_nothing(live: BatchProject) -> None:
+    project, root = live, live.root
     shop(root, range(1, 6))
     source = {"source": "tap-sqlite", "interval": 0.2, "config": {"path": "shop.db"}, "streams": ORDERS}
     project.block("load", yaml.safe_dump(source), type="data_loader", language="yaml")
