@@ -28,7 +28,7 @@ from tests.services.kafka import Kafka, KafkaCluster
 
 pytestmark = pytest.mark.anyio
 
-PATIENCE = 150.0
+PATIENCE = 400.0
 PARTITIONS = 4
 
 
