@@ -117,3 +117,21 @@ def test_clients_close_in_time_though_the_broker_does_not_answer(
         with InTime(3):
             close(3)
     kafka.cont(1)
+
+
+def test_a_broker_of_three_that_dies_loses_nothing(
+    make_bench: MakeBench, new_kafka: Callable[..., KafkaCluster]
+) -> None:
+    kafka = new_kafka(3)
+    topic = kafka.create_topic(partitions=6)
+    bench = make_bench(kafka.servers)
+    producer = bench.producer()
+    keys = [b"%d" % number for number in range(3000)]
+    for begin in range(0, len(keys), 100):
+        producer.produce_batch([Outgoing(topic, key, key) for key in keys[begin : begin + 100]])
+        if begin == 1500:
+            kafka.kill(2)
+    assert producer.flush(3 * SECONDS) == []
+    assert {record.key for record in kafka.consume_all(topic)} == set(keys)
+    consumer, _ = bench.consumer(topic)
+    assert {origin.key for origin in read(consumer, len(keys))} == set(keys)
