@@ -7,6 +7,7 @@ import datetime as dt
 import io
 import pickle
 from collections.abc import Sequence
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -87,7 +88,9 @@ class Snapshot:
     def part(self, start: int, stop: int) -> list[Any]:
         """Return some of the messages as they were; each call returns objects of its own."""
         if self._pickled is not None:
-            self._data, self._pickled = pickle.loads(self._pickled), None
+            pickled, self._pickled = self._pickled, None
+            with suppress(Exception):  # of the values' own code; then the objects themselves, as they are now
+                self._data = pickle.loads(pickled)
         return _deep_copies(self._data[start:stop])
 
 

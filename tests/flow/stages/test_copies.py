@@ -93,3 +93,16 @@ def test_a_snapshot_is_not_changed_with_the_messages() -> None:
 def test_what_cannot_be_copied_is_the_object_itself() -> None:
     lock = threading.Lock()
     assert Snapshot([{"lock": lock}]).part(0, 1) == [{"lock": lock}]
+
+
+class Odd:
+    """Its text cannot be read back."""
+
+    def __reduce__(self) -> Any:
+        return int, ("no number",)
+
+
+def test_what_cannot_be_restored_is_the_object_itself() -> None:
+    odd = Odd()
+    assert Snapshot([{"odd": odd}]).part(0, 1)[0]["odd"] is not None
+    assert len(Snapshot([{"odd": odd}, {"n": 1}]).part(0, 2)) == 2
