@@ -6,18 +6,12 @@ before it counts when it returns.
 
 from __future__ import annotations
 
-import asyncio
-import threading
-from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable
 from functools import partial
 
-from streamline.connectors.python.inbox import Inbox, Sent
 from streamline.connectors.python.user_class import UserClass, UserObject
 from streamline.connectors.python.writer import Writer
-from streamline.errors import StreamlineError
-from streamline.flow.items import BadRecord, Item, MessageBatch, Position
-from streamline.flow.protocols import Failed, Proven, Refused
+from streamline.connectors.thread_sink import StreamWriter, ThreadSink
 
 BATCH_SIZE = 1_000
 """Messages of one call, unless something else is set."""
@@ -25,12 +19,9 @@ BATCH_SIZE = 1_000
 WAITING_BATCHES = 5
 """Batches that wait in memory."""
 
-PATIENCE = 1.0
-"""Seconds after which the thread looks whether it is still wanted."""
 
-
-class PythonSink:
-    """Writes to an object of a user's class. Implements `flow.protocols.RefusingSink` and `HandingOverSink`.
+class PythonSink(ThreadSink):
+    """Writes to an object of a user's class.
 
     Args:
         id: uuid of its block.
@@ -54,11 +45,9 @@ class PythonSink:
         set_aside: bool = True,
         note: Callable[[str, str], None] = lambda message, level: None,
     ) -> None:
-        self.id = id
-        self.refused: Refused = lambda source, records: None
+        super().__init__(id, room=batch_size * waiting_batches, note=note)
         self._class = user_class
-        self._note = note
-        self._inbox = Inbox(batch_size * waiting_batches)
+        self._made: UserObject | None = None
         self._writer = partial(
             Writer,
             batch_size=batch_size,
@@ -66,155 +55,11 @@ class PythonSink:
             interval=checkpoint_interval,
             set_aside=set_aside,
         )
-        self._failure: Exception | None = None
-        self._seconds: float | None = None
-        self._reports = threading.Lock()
-        self._numbers: dict[str, int] = {}
-        """Of positions whose proof is not reported."""
 
-    async def run(self, proven: Proven, failed: Failed) -> None:
-        """See `Sink.run`."""
-        self._proven, self._failed = proven, failed
-        self._loop = asyncio.get_running_loop()
-        self._limited, self._ended = asyncio.Event(), asyncio.Event()
-        self._room = asyncio.Event()
-        threading.Thread(target=self._run, name=f"sink {self.id}", daemon=True).start()
-        try:
-            ended = asyncio.ensure_future(self._ended.wait())
-            limited = asyncio.ensure_future(self._limited.wait())
-            await asyncio.wait([ended, limited], return_when=asyncio.FIRST_COMPLETED)
-            if not self._ended.is_set():
-                await asyncio.wait([ended], timeout=self._seconds)
-            if not self._ended.is_set():
-                self._fail(StreamlineError("it did not end in time", where=self.id, code="streaming_class.failed"))
-        finally:
-            ended.cancel()
-            limited.cancel()
-            self._inbox.abandon()
+    def _open(self) -> StreamWriter:
+        self._made = UserObject(self._class, {})
+        return self._writer(self.id, self._made, self._refuse, self._prove, self._pause)
 
-    async def send(self, source: str, items: Sequence[Item]) -> None:
-        """See `Sink.send`."""
-        while self._failure is None and not self._inbox.put(source, items):
-            self._room.clear()
-            if not self._inbox.full:
-                continue
-            await self._room.wait()
-        if self._failure is not None:
-            raise self._failure
-
-    async def source_ended(self, source: str) -> None:
-        """See `Sink.source_ended`."""
-        self._inbox.hurry()
-
-    def limit(self, seconds: float) -> None:
-        """See `Sink.limit`."""
-        self._seconds = seconds
-        if hasattr(self, "_limited"):
-            self._limited.set()
-
-    def hurry(self, source: str, number: int) -> None:
-        """See `HandingOverSink.hurry`."""
-        self._inbox.hurry()
-
-    def forget(self, source: str, keys: Collection[str], number: int) -> None:
-        """See `HandingOverSink.forget`; a message may be written twice."""
-
-    async def close(self) -> None:
-        """See `Sink.close`."""
-        self._inbox.end()
-        await self._ended.wait()
-
-    # -- in the event loop, called by the thread
-
-    def _report(self) -> None:
-        with self._reports:
-            numbers, self._numbers = self._numbers, {}
-        if self._failure is None:
-            for source, number in numbers.items():
-                self._proven(source, number)
-
-    def _fail(self, error: Exception) -> None:
-        if self._failure is None:
-            self._failure = error
-            self._inbox.abandon()
-            self._failed(error)
-        self._room.set()
-        self._ended.set()
-
-    # -- in the sink's thread
-
-    def _run(self) -> None:
-        made: UserObject | None = None
-        error: Exception | None = None
-        try:
-            made = UserObject(self._class, {})
-            self._write(self._writer(self.id, made, self._refuse, self._prove, self._inbox.pause))
-        except Exception as raised:
-            error = raised
-        try:
-            if made is not None:
-                made.destroy()
-        except Exception as raised:
-            self._in_loop(partial(self._note, str(raised), "WARNING"))
-        if error is not None and not self._inbox.abandoned:
-            self._in_loop(partial(self._fail, error))
-        else:
-            self._in_loop(self._end)
-
-    def _write(self, writer: Writer) -> None:
-        while True:
-            sent, hurry = self._inbox.take(writer.patience())
-            if sent:
-                self._in_loop(self._room.set)
-            for each in sent:
-                _take(writer, each)
-            if self._inbox.abandoned:
-                return
-            writer.rest(hurry=hurry)
-            if self._inbox.ended:
-                return
-
-    def _refuse(self, source: str, record: BadRecord) -> None:
-        """Refuse a message, and wait for what that means; raises what `refused` does."""
-        answer: Future[None] = Future()
-
-        def refuse() -> None:
-            try:
-                self.refused(source, [record])
-            except BaseException as error:
-                answer.set_exception(error)
-            else:
-                answer.set_result(None)
-
-        self._in_loop(refuse)
-        while True:
-            try:
-                answer.result(PATIENCE)
-                return
-            except TimeoutError:
-                if self._inbox.abandoned:
-                    raise
-
-    def _prove(self, numbers: dict[str, int]) -> None:
-        with self._reports:
-            unreported = bool(self._numbers)
-            self._numbers.update(numbers)
-        if not unreported:
-            self._in_loop(self._report)
-
-    def _end(self) -> None:
-        self._room.set()
-        self._ended.set()
-
-    def _in_loop(self, call: Callable[[], object]) -> None:
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(call)
-
-
-def _take(writer: Writer, sent: Sent) -> None:
-    source, items = sent
-    for item in items:
-        if isinstance(item, MessageBatch):
-            writer.take(source, item)
-        elif isinstance(item, Position):
-            writer.reach(source, item)
+    def _free(self) -> None:
+        if self._made is not None:
+            self._made.destroy()

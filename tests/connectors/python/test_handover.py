@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 import pytest
 
+from streamline.connectors.inbox import Inbox
 from streamline.connectors.python.handover import Handover, Stop
-from streamline.connectors.python.inbox import Inbox
 from streamline.flow.codecs.sizes import WAITING_BYTES
 from streamline.flow.items import MessageBatch
 
