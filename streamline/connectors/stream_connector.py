@@ -113,6 +113,7 @@ class StreamContext(msgspec.Struct, frozen=True, kw_only=True):
         block: uuid of its block; also its id in the flow.
         root: the project's folder, which relative paths are relative to.
         slot: number of this process among those of the pipeline, from 0 on; stable over restarts.
+        checkout: tells the project's folder from its copies and other checkouts; stable over restarts.
         start: saved parts of a source's position; empty if it keeps them itself.
         startup_timeout: seconds that the other side may be unreachable at the start.
         until_caught_up: a source ends when it has given all that there was when it began.
@@ -127,6 +128,7 @@ class StreamContext(msgspec.Struct, frozen=True, kw_only=True):
     root: Path
     run_id: str = ""
     slot: int = 0
+    checkout: str = ""
     delivery: Delivery = "at-least-once"
     checkpoint_interval: float = 1.0
     startup_timeout: float = 60.0

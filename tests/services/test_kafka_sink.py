@@ -43,8 +43,8 @@ def client(request: pytest.FixtureRequest) -> KafkaClient:
 
 
 def context(**more: Any) -> StreamContext:
-    values = {"pipeline": "p", "block": "export", "root": Path(), "checkpoint_interval": 0.3, "startup_timeout": 30.0}
-    return StreamContext(**{**values, **more})
+    values = {"pipeline": "p", "block": "export", "root": Path(), "checkout": "folder"}
+    return StreamContext(**{**values, "checkpoint_interval": 0.3, "startup_timeout": 30.0, **more})
 
 
 class Pipe:
@@ -237,7 +237,7 @@ async def test_case_20_the_transaction_of_a_killed_process_ends_when_the_next_on
 ) -> None:
     pipe = Pipe(kafka_server, client, partitions=1)
     killed = client.producer(
-        pipe.connection, ProducerOptions(client_id="killed", transactional_id=f"streamline.{pipe.name}.0")
+        pipe.connection, ProducerOptions(client_id="killed", transactional_id=f"streamline.{pipe.name}.folder.0")
     )
     killed.init_transactions(30)
     killed.begin()

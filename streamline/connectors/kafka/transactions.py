@@ -103,9 +103,10 @@ class Transactions(ProducerThread):
     # -- what is sent
 
     def _options(self) -> ProducerOptions:
+        context = self._context
         return msgspec.structs.replace(
             super()._options(),
-            transactional_id=f"streamline.{self._context.pipeline}.{self._context.slot}",
+            transactional_id=f"streamline.{context.pipeline}.{context.checkout}.{context.slot}",
             transaction_seconds=self._settings.transaction_seconds,
         )
 

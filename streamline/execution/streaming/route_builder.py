@@ -14,6 +14,7 @@ from streamline.execution.streaming.routes import RoutePlan, RouteStep
 from streamline.execution.streaming.stages import AddressStage, CountStage, SchemaNoteStage
 from streamline.flow.protocols import Sink, Stage
 from streamline.flow.router import Route
+from streamline.project.checkout import checkout_id
 
 if TYPE_CHECKING:
     from streamline.blocks.python.messages.worker import MessageWorker
@@ -67,7 +68,9 @@ class RouteBuilder:
 
     def context(self, block: str, **more: Any) -> StreamContext:
         """Return what the connector of a block is opened with."""
-        return context_of(self.run, self.plan.pipeline, self.plan.settings, block, **more)
+        project = self.run.project
+        checkout = checkout_id(project.root, project.ensure_work_dir())
+        return context_of(self.run, self.plan.pipeline, self.plan.settings, block, checkout=checkout, **more)
 
     def tell(self, end: EndPlan) -> None:
         """Give a class of the user what other functions of blocks get as keyword arguments."""

@@ -35,8 +35,8 @@ def destination(block: str = "export", topic: str = "out", **settings: Any) -> D
 
 def context(**more: Any) -> StreamContext:
     """What a sink is opened with."""
-    values = {"pipeline": "p", "block": "export", "root": Path(), "checkpoint_interval": 0.05, "startup_timeout": 0.3}
-    return StreamContext(**{**values, **more})
+    values = {"pipeline": "p", "block": "export", "root": Path(), "checkout": "folder"}
+    return StreamContext(**{**values, "checkpoint_interval": 0.05, "startup_timeout": 0.3, **more})
 
 
 def origin(offset: int = 0, value: bytes | None = b"{}", partition: int = 0, **more: Any) -> Origin:

@@ -74,7 +74,7 @@ async def test_offsets_are_committed_though_nothing_was_written(cluster: FakeClu
         await sink.send("load", [at(1, p0=5)])
         await reports.until_proven(1)
     assert cluster.offset("g", "in") == 5
-    assert cluster.producers[0].options.transactional_id == "streamline.p.0"
+    assert cluster.producers[0].options.transactional_id == "streamline.p.folder.0"
 
 
 async def test_several_blocks_and_sources_share_one_transaction(cluster: FakeCluster) -> None:
