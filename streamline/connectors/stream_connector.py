@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 import msgspec
 
+from streamline.errors import StreamlineError
 from streamline.flow.items import Origin, Schema
 from streamline.flow.protocols import Decoder as Decoder
 from streamline.flow.protocols import LastingSource, Sink, Source
@@ -21,6 +22,10 @@ Delivery: TypeAlias = Literal["at-least-once", "exactly-once"]
 Side: TypeAlias = Literal["source", "destination"]
 Where: TypeAlias = Callable[..., str]
 """Called with the path of a key in the block's config; returns `file:line`."""
+
+
+class PositionLost(StreamlineError):
+    """What a source's position stands for is no longer there, and its settings say to stop then."""
 
 
 class Serializer(Protocol):

@@ -28,7 +28,7 @@ from streamline.connectors.kafka.offset_parts import encode_part, topic_id_of
 from streamline.connectors.kafka.settings import KafkaSourceSettings
 from streamline.connectors.kafka.topics import TopicSelection
 from streamline.connectors.kafka.user_errors import addresses, explained
-from streamline.connectors.stream_connector import Lag, StreamContext
+from streamline.connectors.stream_connector import Lag, PositionLost, StreamContext
 from streamline.errors import StreamlineError
 from streamline.flow.items import Item, Origin
 
@@ -483,7 +483,7 @@ class ConsumerThread:
             self._missed.add(name)
             self.note(f"topic {name} is no longer there", "WARNING")
         elif self._settings.on_offset_lost == "stop":
-            raise StreamlineError(
+            raise PositionLost(
                 f"topic {name} was deleted while it was read",
                 where=addresses(self._settings.connection),
                 hint="with on_offset_lost: earliest or latest, the source waits until it is there again",

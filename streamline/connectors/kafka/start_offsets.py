@@ -9,7 +9,7 @@ import msgspec
 from streamline.connectors.kafka.client import Committed, Partition
 from streamline.connectors.kafka.offset_parts import topic_id_of
 from streamline.connectors.kafka.settings import StartOffset
-from streamline.errors import StreamlineError
+from streamline.connectors.stream_connector import PositionLost
 
 OnOffsetLost: TypeAlias = Literal["stop", "earliest", "latest"]
 LostCode: TypeAlias = Literal["kafka.offset_lost", "kafka.topic_recreated"]
@@ -60,7 +60,7 @@ def start_of(partition: Partition, known: Known, *, offset: StartOffset, on_lost
     """Return where to start.
 
     Raises:
-        StreamlineError: the group's offset is lost, and the settings say to stop then.
+        PositionLost: the group's offset is lost, and the settings say to stop then.
     """
     committed_id = topic_id_of(known.committed) if known.committed is not None else None
     if _differ(committed_id, known.topic_id) or known.recreated:
@@ -98,9 +98,9 @@ def lost_start(known: Known, on_lost: OnOffsetLost, text: str) -> Start:
     return Start(offset, applied=True, warning=f"{text}; it goes on at {offset} (on_offset_lost: {on_lost})")
 
 
-def lost_error(partition: Partition, text: str, code: LostCode) -> StreamlineError:
+def lost_error(partition: Partition, text: str, code: LostCode) -> PositionLost:
     """Return the error of a lost offset."""
-    return StreamlineError(text, where=str(partition), hint=_HINT, code=code)
+    return PositionLost(text, where=str(partition), hint=_HINT, code=code)
 
 
 def _lost(

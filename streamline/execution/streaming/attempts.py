@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable
 import anyio
 import msgspec
 
-from streamline.connectors.kafka.client import KafkaError, OffsetLost
+from streamline.connectors.kafka.client import KafkaError
+from streamline.connectors.stream_connector import PositionLost
 from streamline.errors import ConfigError, LeaseHeld, PipelineFailed, StreamlineError
 from streamline.execution.events import AttemptFailed
 from streamline.execution.flow_runs import failure_of
@@ -51,7 +52,7 @@ class Retries:
             return None
         if not isinstance(error, StreamlineError) and not self._begun:
             return None  # a fault of ours
-        if isinstance(error, ConfigError | LeaseHeld | MessageRefused | OffsetLost):
+        if isinstance(error, ConfigError | LeaseHeld | MessageRefused | PositionLost):
             return None
         if isinstance(error, KafkaError) and error.fenced:
             return None

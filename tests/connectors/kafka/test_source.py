@@ -14,6 +14,7 @@ from streamline.connectors.kafka import consumer_thread, membership
 from streamline.connectors.kafka.client import Committed, KafkaError, NotMember, OffsetLost, Partition, Unavailable
 from streamline.connectors.kafka.settings import StartOffset
 from streamline.connectors.kafka.source import KafkaSource
+from streamline.connectors.stream_connector import PositionLost
 from streamline.errors import StreamlineError
 from streamline.flow.items import Position
 from tests.connectors.kafka.fake import FakeCluster
@@ -41,6 +42,11 @@ def cluster() -> FakeCluster:
 
 def code_of(run: Running) -> str | None:
     return run.error.code if isinstance(run.error, StreamlineError) else None
+
+
+def lost_code_of(run: Running) -> str | None:
+    """The code of an error that ends the run: no other attempt follows it."""
+    return run.error.code if isinstance(run.error, PositionLost) else None
 
 
 def plain(parts: Any) -> dict[str, int]:
@@ -437,7 +443,7 @@ async def test_case_13_an_expired_offset_counts_what_is_gone_and_what_is_left(
     async with running(cluster, on_offset_lost=on_lost, until_caught_up=True) as run:
         await run.ended.wait()
         if on_lost == "stop":
-            assert code_of(run) == "kafka.offset_lost"
+            assert lost_code_of(run) == "kafka.offset_lost"
             assert all(word in str(run.error) for word in ("t/0", "4 messages", "4 can"))
             assert cluster.offset("g", "t") == 2
         else:
@@ -457,7 +463,7 @@ async def test_case_13_an_offset_that_expires_while_it_runs(cluster: FakeCluster
             cluster.expire("t", 6)
         if on_lost == "stop":
             await run.ended.wait()
-            assert code_of(run) == "kafka.offset_lost"
+            assert lost_code_of(run) == "kafka.offset_lost"
             assert plain(await run.commit())["t/0"] == 2  # what it gave before still counts
         else:
             await until(lambda: run.notes.having("is no longer there"))
@@ -477,7 +483,7 @@ async def test_case_14_a_client_that_finds_its_offset_gone_finds_another_topic(c
             cluster.write("t", *numbers(10, 17))
             cluster.fail("poll_batch", OffsetLost("the log was truncated", Partition("t", 0), -1))
         await run.ended.wait()
-        assert code_of(run) == "kafka.topic_recreated"
+        assert lost_code_of(run) == "kafka.topic_recreated"
 
 
 async def test_an_offset_that_the_broker_has_after_all_is_read_on(cluster: FakeCluster) -> None:
@@ -498,7 +504,7 @@ async def test_case_14_a_topic_that_was_made_again_never_goes_on_at_the_old_numb
     cluster.write("t", *numbers(10, 17))
     async with running(cluster, until_caught_up=True) as run:
         await run.ended.wait()
-        assert code_of(run) == "kafka.topic_recreated"
+        assert lost_code_of(run) == "kafka.topic_recreated"
         assert run.taken.values == []
     async with running(cluster, until_caught_up=True, on_offset_lost="earliest") as run:
         await run.ended.wait()
@@ -520,7 +526,7 @@ async def test_case_14_a_topic_that_is_made_again_while_it_is_read(cluster: Fake
             cluster.write("t", *numbers(10, 17))
         if on_lost == "stop":
             await run.ended.wait()
-            assert code_of(run) == "kafka.topic_recreated"
+            assert lost_code_of(run) == "kafka.topic_recreated"
         else:
             await until(lambda: run.notes.having("created again"))
             cluster.write("t", b"18")
@@ -534,7 +540,7 @@ async def test_a_topic_that_is_deleted_while_it_is_read_ends_it(cluster: FakeClu
         await made(cluster)
         cluster.delete("t")
         await run.ended.wait()
-        assert code_of(run) == "kafka.topic_deleted"
+        assert lost_code_of(run) == "kafka.topic_deleted"
 
 
 async def test_a_foreign_text_beside_an_offset_is_no_topic_id(cluster: FakeCluster) -> None:
@@ -558,7 +564,7 @@ async def test_an_offset_past_the_end_is_lost_only_if_it_stays_so(
     cluster.group("g").offsets[Partition("t", 0)] = Committed(9)
     async with running(cluster) as run:
         await run.ended.wait()
-        assert code_of(run) == "kafka.offset_lost"
+        assert lost_code_of(run) == "kafka.offset_lost"
 
 
 async def test_case_15_it_has_caught_up_behind_a_marker_and_commits_behind_it(cluster: FakeCluster) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from streamline.connectors.kafka.client import KafkaError, OffsetLost, Partition
+from streamline.connectors.kafka.client import KafkaError
 from streamline.connectors.kafka.serialization.registry import RegistryRefusal, RegistryUnavailable
+from streamline.connectors.stream_connector import PositionLost
 from streamline.errors import ConfigError, PipelineFailed, StreamlineError
 from streamline.execution.streaming.attempt import AttemptOutcome
 from streamline.execution.streaming.attempts import Retries
@@ -48,7 +49,7 @@ def test_an_outage_ends_no_run_that_had_started(outage: StreamlineError) -> None
         ConfigError("wrong"),
         RegistryRefusal("not compatible"),
         MessageRefused("refused"),
-        OffsetLost("lost", Partition("t", 0), 3),
+        PositionLost("lost"),
         KafkaError("another has taken its place", fenced=True),
     ],
 )
