@@ -115,6 +115,8 @@ class Display:
         if self._quiet:
             return
         self._say(f"{event.pipeline}: run {event.run_id}{' resumed' if event.resumed else ''}")
+        if event.metrics is not None:
+            self._say(f"metrics: {event.metrics}")
         for source in event.sources:
             destinations = ", ".join(f"{name} ({plugin})" for name, plugin in source.destinations.items())
             streams = "all that it sends" if source.streams is None else count(source.streams, "stream")

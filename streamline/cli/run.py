@@ -77,6 +77,12 @@ _option = functools.partial(click.option, cls=_OfType)
 @_option(
     "--until-caught-up", is_flag=True, help="End when everything that there was at the start is delivered and proven."
 )
+@_option(
+    "--metrics-port",
+    type=click.IntRange(0, 65_535),
+    metavar="N",
+    help="Serve /metrics (for Prometheus) and /health on this port of 127.0.0.1.",
+)
 @pass_app
 def command(
     app: App,

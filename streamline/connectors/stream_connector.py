@@ -206,10 +206,12 @@ class Lag(msgspec.Struct, frozen=True):
     Args:
         name: of a partition or file.
         behind: messages that are not read yet; None: not known.
+        position: offset of the next message; None: not known.
     """
 
     name: str
     behind: int | None
+    position: int | None = None
 
 
 class LaggingSource(Source, Protocol):

@@ -87,7 +87,8 @@ _INTEGRATION = _Entry(
     "streamline.execution.integration.engine:IntegrationEngine", frozenset({"streams", "resume"}) | _SOURCES
 )
 _STREAMING = _Entry(
-    "streamline.execution.streaming.engine:StreamingEngine", frozenset({"until_caught_up", "resume"}) | _SOURCES
+    "streamline.execution.streaming.engine:StreamingEngine",
+    frozenset({"until_caught_up", "metrics_port", "resume"}) | _SOURCES,
 )
 ENGINES = {"integration": _INTEGRATION, "streaming": _STREAMING, "python": _BATCH, "dbt": _DBT}
 
@@ -101,6 +102,7 @@ FLAGS = {
     "accept_gap": "--accept-gap",
     "refresh_catalog": "--refresh-catalog",
     "until_caught_up": "--until-caught-up",
+    "metrics_port": "--metrics-port",
 }
 """Options of `streamline run` that not every type takes: fields of RunOptions, and their flags."""
 
@@ -133,7 +135,9 @@ def refuse_options(model: PipelineModel, options: RunOptions) -> None:
         ConfigError: naming the first of them.
     """
     for option, flag in FLAGS.items():
-        if getattr(options, option) and not takes(model, option):
+        value = getattr(options, option)
+        given = value is not None if option == "metrics_port" else value
+        if given and not takes(model, option):
             raise ConfigError(
                 f"{flag} does not apply to pipelines of type {model.type}",
                 where=model.uuid,

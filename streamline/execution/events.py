@@ -75,6 +75,7 @@ class RunPlanned(_Event):
     Args:
         sources: empty unless the run moves streams.
         endless: the run may go on until it is stopped.
+        metrics: the address where its metrics are served; None: nowhere.
     """
 
     run_id: str
@@ -83,6 +84,7 @@ class RunPlanned(_Event):
     sources: list[PlannedSource] = []
     resumed: bool = False
     endless: bool = False
+    metrics: str | None = None
 
 
 class BlockStarted(_Event):
@@ -131,9 +133,11 @@ class StreamProgress(_Event):
     Args:
         read, written, dead_letters: messages, each once over all attempts; written ones are proven.
         in_flight: read, and not proven yet.
-        lag: `{"block", "name", "behind"}` of each partition or file; `behind` is None where it is not known.
+        lag: `{"block", "name", "behind", "position"}` of each partition or file: messages that are not read yet, and
+            the offset of the next one; None where it is not known.
         seconds: since the start.
         saved_ago: seconds since a position was last saved; None: not yet.
+        streams, tables: as in `ProgressMade`.
     """
 
     read: int
@@ -143,6 +147,8 @@ class StreamProgress(_Event):
     lag: list[dict[str, Any]]
     seconds: float
     saved_ago: float | None = None
+    streams: list[dict[str, Any]] = []
+    tables: list[dict[str, Any]] = []
 
 
 class PositionSaved(_Event):

@@ -72,6 +72,7 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
         accept_gap: run even if a destination lacks records before the saved positions.
         refresh_catalog: discover the sources' streams again.
         until_caught_up: end when everything that there was at the start is proven.
+        metrics_port: serve metrics and health on this port; 0: any that is free; None: as the pipeline says.
         slot: number of this process among those of the pipeline; None: it is the only one, or starts the others.
     """
 
@@ -89,6 +90,7 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     accept_gap: bool = False
     refresh_catalog: bool = False
     until_caught_up: bool = False
+    metrics_port: int | None = None
     slot: int | None = None
 
 

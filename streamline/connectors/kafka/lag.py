@@ -59,4 +59,4 @@ def behind(owned: Owned) -> int | None:
 
 def lags(owned: Sequence[Owned]) -> list[Lag]:
     """Return the lag of each partition."""
-    return [Lag(each.key, behind(each)) for each in owned]
+    return [Lag(each.key, behind(each), each.next) for each in owned]

@@ -24,6 +24,7 @@ from streamline.processes.child import Child, log_lines
 from streamline.processes.exit_reason import signal_name
 from streamline.processes.line_splitter import LineSplitter
 from streamline.processes.orphans import RUN_ID_VARIABLE
+from streamline.telemetry.progress import merged
 
 _MODULE = "streamline.execution.streaming.instance"
 _MARGIN = 5.0
@@ -91,6 +92,9 @@ class _Instance:
             code = await self._once()
             if self.ended is not None or self._stopping.is_set():
                 break
+            if self.progress is not None:  # what it told last remains counted
+                self._run.progress.add(_summary(self.progress))
+                self.progress = None
             died = 1 if time.monotonic() - began > BACKOFF.max_delay else died + 1
             how = f"exit code {code}" if code >= 0 else signal_name(-code)
             error = StreamlineError(f"the process ended unexpectedly: {how}", where=self._name, code="instance.died")
@@ -105,8 +109,10 @@ class _Instance:
             if self._stopping.is_set():
                 break
         if self.ended is None:  # it was killed while it was to stop
-            in_flight = self.progress.in_flight if self.progress is not None else 0
-            self.ended = InstanceEnded(summary={}, unfinished=in_flight > 0)
+            last = self.progress
+            self.ended = InstanceEnded(
+                summary=_summary(last) if last is not None else {}, unfinished=last is not None and last.in_flight > 0
+            )
 
     async def _once(self) -> int:
         run, options = self._run, self._run.options
@@ -171,18 +177,33 @@ async def _publish(run: Run, instances: list[_Instance]) -> None:
     while True:
         await anyio.sleep(LIVE_SECONDS)
         known = [instance.progress for instance in instances if instance.progress is not None]
+        if not known:
+            continue
         saved = max((instance.saved for instance in instances), default=0.0)
+        counts = merged([run.progress.summary(), *map(_summary, known)])
         run.bus.publish(
             StreamProgress(
-                read=sum(each.read for each in known),
-                written=sum(each.written for each in known),
+                read=counts["records"],
+                written=sum(table["written"] for table in counts["tables"]),
                 in_flight=sum(each.in_flight for each in known),
-                dead_letters=sum(each.dead_letters for each in known),
+                dead_letters=counts["quarantined"],
                 lag=[lag for each in known for lag in each.lag],
                 seconds=run.progress.seconds,
                 saved_ago=time.monotonic() - saved if saved else None,
+                streams=counts["streams"],
+                tables=counts["tables"],
             )
         )
+
+
+def _summary(progress: StreamProgress) -> dict[str, Any]:
+    """Return the counts of a process as `Progress.summary` does."""
+    return {
+        "records": progress.read,
+        "quarantined": progress.dead_letters,
+        "streams": progress.streams,
+        "tables": progress.tables,
+    }
 
 
 def _joined(ended: list[InstanceEnded], summary: dict[str, Any]) -> InstanceEnded:

@@ -33,11 +33,13 @@ def progress_of(run: Run, sources: Mapping[str, LaggingSource | Source]) -> Stre
         in_flight=run.progress.unsaved,
         dead_letters=summary["quarantined"],
         lag=[
-            {"block": uuid, "name": lag.name, "behind": lag.behind}
+            {"block": uuid, "name": lag.name, "behind": lag.behind, "position": lag.position}
             for uuid, source in sources.items()
             if hasattr(source, "lag")
             for lag in source.lag()
         ],
         seconds=run.progress.seconds,
         saved_ago=time.monotonic() - saved if saved is not None else None,
+        streams=summary["streams"],
+        tables=summary["tables"],
     )

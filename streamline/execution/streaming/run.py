@@ -6,6 +6,7 @@ from functools import partial
 
 import anyio
 import anyio.to_thread
+import msgspec
 
 from streamline.errors import StreamlineError
 from streamline.execution.events import BlockOutcome, Bus, PlannedSource, RunPlanned, failure_from, masked
@@ -17,6 +18,7 @@ from streamline.execution.streaming.instances import run_instances
 from streamline.execution.streaming.plan import Plan
 from streamline.execution.streaming.planner import make_plan
 from streamline.execution.streaming.reload import read_again
+from streamline.execution.streaming.settings import MetricsSettings
 from streamline.execution.streaming.singer import plan_plugins
 from streamline.pipeline.graph import reachable
 from streamline.pipeline.model import PipelineModel
@@ -50,8 +52,27 @@ async def _with_callbacks(run: Run, model: PipelineModel) -> RunResult:
 
 async def _run(run: Run, model: PipelineModel) -> RunResult:
     plan = await anyio.to_thread.run_sync(make_plan, run, model)
+    settings = _metrics_of(run, plan)
+    if settings is None:
+        return await _run_plan(run, model, plan)
+    # Imported here: few runs serve metrics.
+    from streamline.execution.streaming.monitor import served
+
+    with served(run, settings) as url:
+        return await _run_plan(run, model, plan, url)
+
+
+def _metrics_of(run: Run, plan: Plan) -> MetricsSettings | None:
+    """Return where metrics are to be served: an option of the command wins over the pipeline's port."""
+    settings, port = plan.settings.metrics, run.options.metrics_port
+    if port is None:
+        return settings
+    return msgspec.structs.replace(settings, port=port) if settings is not None else MetricsSettings(port=port)
+
+
+async def _run_plan(run: Run, model: PipelineModel, plan: Plan, metrics: str | None = None) -> RunResult:
     planned = await plan_plugins(run, model, plan)
-    run.bus.publish(_planned(run, plan))
+    run.bus.publish(_planned(run, plan, metrics))
     if planned:
         ended, plan = await _ended(run, plan)
     else:
@@ -90,7 +111,7 @@ async def _ended(run: Run, plan: Plan) -> tuple[InstanceEnded, Plan]:
     return ended, plan
 
 
-def _planned(run: Run, plan: Plan) -> RunPlanned:
+def _planned(run: Run, plan: Plan, metrics: str | None) -> RunPlanned:
     sources = [
         PlannedSource(
             block=uuid,
@@ -100,7 +121,14 @@ def _planned(run: Run, plan: Plan) -> RunPlanned:
         )
         for uuid, source in plan.sources.items()
     ]
-    return RunPlanned(run_id=run.run_id, pipeline=plan.pipeline, blocks=plan.blocks(), sources=sources, endless=True)
+    return RunPlanned(
+        run_id=run.run_id,
+        pipeline=plan.pipeline,
+        blocks=plan.blocks(),
+        sources=sources,
+        endless=True,
+        metrics=metrics,
+    )
 
 
 def _block_outcomes(

@@ -24,6 +24,23 @@ LONGEST = 3_600.0
 MOST_INSTANCES = 64
 
 
+METRICS_HOST = "127.0.0.1"
+STALLED_SECONDS = 300.0
+
+
+class MetricsSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Where metrics and health are served.
+
+    Args:
+        port: 0: any that is free.
+        stalled_after: seconds without a proof, while messages are in flight, after which the run is not healthy.
+    """
+
+    port: int
+    host: str = METRICS_HOST
+    stalled_after: float = STALLED_SECONDS
+
+
 class StreamingSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How a streaming pipeline runs.
 
@@ -35,6 +52,7 @@ class StreamingSettings(msgspec.Struct, frozen=True, kw_only=True):
         retry: None: attempts that fail are followed by others without end.
         instances: processes of the pipeline.
         park: later messages with the key of a dead letter become dead letters, too.
+        metrics: None: they are not served.
     """
 
     delivery: Delivery = "at-least-once"
@@ -45,6 +63,7 @@ class StreamingSettings(msgspec.Struct, frozen=True, kw_only=True):
     retry: RetryConfig | None = None
     instances: int = 1
     park: bool = False
+    metrics: MetricsSettings | None = None
 
 
 def streaming_settings(model: PipelineModel, renderer: Renderer) -> StreamingSettings:
@@ -63,6 +82,7 @@ def streaming_settings(model: PipelineModel, renderer: Renderer) -> StreamingSet
         retry=model.retry_config,
         instances=keys.take("instances", _instances, 1),
         park=keys.choice("park", ("key",), "") == "key",
+        metrics=keys.take("metrics", _metrics, None),
     )
     if settings.on_error == "stop":
         for key, given in (("dead_letter", settings.dead_letter is not None), ("park", settings.park)):
@@ -117,6 +137,24 @@ def _instances(value: object) -> int:
     if number is None or number != int(number) or not 1 <= number <= MOST_INSTANCES:
         raise ValueError(f"must be a whole number from 1 to {MOST_INSTANCES}, not {_shown(value)}")
     return int(number)
+
+
+def _metrics(value: object) -> MetricsSettings:
+    given = value if isinstance(value, dict) else {"port": value}
+    known = MetricsSettings.__struct_fields__
+    unknown = next((str(key) for key in given if key not in known), None)
+    if unknown is not None:
+        raise ValueError(f"has no key {unknown!r}, {suggestion(unknown, known)}")
+    port = _number(given.get("port"))
+    if port is None or port != int(port) or not 0 <= port <= 65_535:
+        raise ValueError(f"must have a port from 0 to 65535, not {_shown(given.get('port'))}")
+    host = given.get("host", METRICS_HOST)
+    if not isinstance(host, str) or not host:
+        raise ValueError(f"must have a host name or address as host, not {_shown(host)}")
+    stalled_after = _number(given.get("stalled_after", STALLED_SECONDS))
+    if stalled_after is None or not 0 < stalled_after < math.inf:
+        raise ValueError(f"must have seconds above 0 as stalled_after, not {_shown(given['stalled_after'])}")
+    return MetricsSettings(port=int(port), host=host, stalled_after=stalled_after)
 
 
 def _mapping(value: object) -> Mapping[str, Any]:
