@@ -207,6 +207,9 @@ def _show_stream(app: App, explanation: StreamExplanation) -> None:
         print_text(f"\nTransformer {transformer.block}: fed by {', '.join(transformer.sources)}")
         if transformer.copies:
             _say("it gets copies: other blocks have the same messages")
+        if transformer.state is not None:
+            topic = transformer.state.replace("{stream}", "TOPIC")
+            _say(f"state: in the compacted topic {topic}, with a copy in this project")
     for destination in explanation.destinations:
         print_text(f"\nDestination {destination.block}: {destination.connector}")
         _say(f"what proves: {destination.proof}")

@@ -124,6 +124,7 @@ class StreamContext(msgspec.Struct, frozen=True, kw_only=True):
         until_caught_up: a source ends when it has given all that there was when it began.
         set_aside: messages that a sink cannot deliver are refused while later ones are delivered; if not, the first of
             them is refused before anything after it is delivered, which ends the run.
+        must_arrive: of what a sink is opened for, ids whose messages must not be refused: that fails the sink.
         note: writes a line to the run's log, with its level (`INFO`, `WARNING`); secrets are masked.
         secret: has a value masked from now on.
     """
@@ -140,6 +141,7 @@ class StreamContext(msgspec.Struct, frozen=True, kw_only=True):
     until_caught_up: bool = False
     set_aside: bool = True
     start: Mapping[str, bytes] = {}
+    must_arrive: frozenset[str] = frozenset()
     note: Callable[[str, str], None] = lambda message, level: None
     secret: Callable[[str], None] = lambda value: None
 

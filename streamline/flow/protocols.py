@@ -170,6 +170,15 @@ class FlushableStage(Stage, Protocol):
         ...
 
 
+class KeyedStage(Stage, Protocol):
+    """A stage that holds something of its source's keys."""
+
+    def forget(self, keys: Collection[str], number: int) -> None:
+        """Drop what it holds of these keys: they belong to somebody else. What comes of them before the source's
+        position of this number was given before."""
+        ...
+
+
 class Sink(Protocol):
     """Takes items of several sources in one order, and reports how far they are durable."""
 

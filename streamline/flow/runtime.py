@@ -22,6 +22,7 @@ from streamline.flow.items import BadRecord, Item, Position
 from streamline.flow.ledger import Ledger
 from streamline.flow.protocols import (
     HandingOverSink,
+    KeyedStage,
     LastingSource,
     PositionStore,
     RefusingSink,
@@ -200,6 +201,9 @@ class Runtime:
         await self._checkpoint.release(source, keys, newest)
         for sink in sinks:
             sink.forget(source, keys, newest)
+        for stage in running.flow.route.all_stages():
+            if hasattr(stage, "forget"):
+                cast(KeyedStage, stage).forget(keys, newest)
 
     async def _give_up(self, source: str, keys: Collection[str], within: float) -> None:
         await self.release(source, keys, within=within)

@@ -166,9 +166,23 @@ class KafkaSink:
 
         Returns:
             the letters of them that belong into the transaction.
+
+        Raises:
+            StreamlineError: one of them must arrive.
         """
+        self._check_refused(records)
         self.refused(source, records)
         return ()
+
+    def _check_refused(self, records: Sequence[BadRecord]) -> None:
+        for record in records:
+            if record.sink in self._context.must_arrive:
+                raise StreamlineError(
+                    f"a change of the state cannot be written: {record.error}",
+                    where=record.sink,
+                    hint="raise max.message.bytes of its topic, or keep less in the state of a key",
+                    code="state.not_written",
+                )
 
     def note(self, message: str, level: str) -> None:
         """Write a line to the log."""
@@ -212,6 +226,7 @@ class TransactionalKafkaSink(KafkaSink):
 
     def refuse(self, source: str, records: Sequence[BadRecord]) -> Sequence[DeadLetter]:
         """See `KafkaSink.refuse`. Whoever hears of refused records may give their letters at once."""
+        self._check_refused(records)
         caught: list[DeadLetter] = []
         self._caught = caught
         try:

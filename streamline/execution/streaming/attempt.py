@@ -139,6 +139,8 @@ class _Attempt:
         counts = self._run.progress.of(position.source)
         counts.saved(position.number, lambda stream: True, lambda sink, table: table)
         counts.saved_is_written()
+        if self._flows is not None and moved:
+            self._flows.saved(position, moved)
         if self._flows is not None and self._flows.box is not None:
             self._flows.box.keys_of(position.source).saved(position.number)
         if moved:

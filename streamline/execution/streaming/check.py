@@ -47,3 +47,12 @@ def check_pipeline(run: Run, model: PipelineModel, checklist: Checklist) -> None
             checklist.failed(side, end.id, error, problem, plugin=end.name)
         else:
             checklist.passed(side, end.id, detail, plugin=end.name)
+    for state in plan.states.values():
+        from streamline.execution.streaming.states import open_state
+
+        try:
+            detail = open_state(run, plan, state).check()
+        except StreamlineError as error:
+            checklist.failed("state", state.block, error, "connection")
+        else:
+            checklist.passed("state", state.block, detail)

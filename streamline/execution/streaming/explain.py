@@ -28,11 +28,16 @@ class StreamSourceWords(msgspec.Struct):
 
 
 class StreamTransformerWords(msgspec.Struct):
-    """A transformer block, the sources that feed it, and whether it gets copies of messages that others get, too."""
+    """A transformer block, the sources that feed it, and whether it gets copies of messages that others get, too.
+
+    Args:
+        state: the changelog of its state; `{stream}` stands for the source's topic. None: it has no state.
+    """
 
     block: str
     sources: list[str]
     copies: bool
+    state: str | None = None
 
 
 class StreamSinkWords(msgspec.Struct):
@@ -97,6 +102,7 @@ def explain(model: PipelineModel, plan: Plan) -> StreamExplanation:
                 uuid,
                 [source for source, steps in routes.items() if any(step.block == uuid for step in steps)],
                 uuid in copied,
+                plan.states[uuid].topic if uuid in plan.states else None,
             )
             for uuid in plan.transforms
         ],

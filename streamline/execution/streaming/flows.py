@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 from streamline.connectors.stream_connector import OffsetSource, TransactionalSink
 from streamline.errors import PipelineFailed
@@ -40,6 +40,7 @@ class Flows(RouteBuilder):
     def __init__(self, run: Run, plan: Plan, attempt: int, letters: Letters | None) -> None:
         super().__init__(run, plan, attempt)
         self.given = False
+        self._stateful: dict[str, list[Any]] = {}
         self.sources: dict[str, Source] = {uuid: self._source(source) for uuid, source in plan.sources.items()}
         transaction: TransactionalSink | None = None
         if plan.exactly_once:
@@ -60,6 +61,7 @@ class Flows(RouteBuilder):
                 route.stages[:0] = self.singer.source_stages(uuid)
             if self.box is not None:
                 route.stages[:0] = self.box.first_stages(uuid)
+            self._stateful[uuid] = [stage for stage in route.all_stages() if hasattr(stage, "saved")]
             flows.append(
                 Flow(
                     source=source,
@@ -72,9 +74,14 @@ class Flows(RouteBuilder):
             )
         return flows
 
+    def saved(self, position: Position, keys: Collection[str]) -> None:
+        """Tell the blocks with state that a position is saved, as far as these of its keys are concerned."""
+        for stage in self._stateful.get(position.source, ()):
+            stage.saved(position, keys)
+
     def last_stages(self, source: SourcePlan, sink: str, records: bool) -> list[Stage]:
         """See `RouteBuilder.last_stages`."""
-        parking = self.box.last_stages(source.id, sink) if self.box is not None else []
+        parking = self.box.last_stages(source.id, sink) if self.box is not None and sink in self.plan.sinks else []
         return [*parking, *super().last_stages(source, sink, records)]
 
     def _source(self, source: SourcePlan) -> Source:

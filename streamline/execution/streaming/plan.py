@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 PYTHON = "python"
 """The name of the connector that a block's own class is."""
 
+KAFKA = "kafka"
+CONNECTION_KEYS = ("bootstrap_server", "security_protocol", "ssl_config", "sasl_config", "client")
+"""What a topic of the pipeline's own takes over from one of its Kafka blocks."""
+
 
 class EndPlan(msgspec.Struct, kw_only=True):
     """A source or sink block.
@@ -60,6 +64,27 @@ class TransformPlan(msgspec.Struct, kw_only=True):
     file: BlockFile
 
 
+class StatePlan(msgspec.Struct, kw_only=True):
+    """The state of a transformer block.
+
+    Args:
+        block: its uuid.
+        topic: the changelog's name; `{stream}` stands for the source's topic, where there may be several.
+        sources: the Kafka sources that feed the block.
+        log: how the changelog is written and read: as by a Kafka sink.
+    """
+
+    block: str
+    topic: str
+    sources: list[SourcePlan]
+    log: SinkPlan
+
+    @property
+    def sink(self) -> str:
+        """The id of the sink for the changelog."""
+        return f"{self.block}.state"
+
+
 class Plan(msgspec.Struct, kw_only=True):
     """What a run does.
 
@@ -68,6 +93,7 @@ class Plan(msgspec.Struct, kw_only=True):
         variables: of the pipeline, rendered.
         deliveries: what each sink is guaranteed of each source: `(source, sink)`.
         dead_letter: the topic for dead letters, as the config of a Kafka sink; None: the state store.
+        states: of transformer blocks, by uuid.
         singer: its taps and targets, once they were asked; None: it has none.
     """
 
@@ -80,6 +106,7 @@ class Plan(msgspec.Struct, kw_only=True):
     variables: dict[str, Any]
     deliveries: Mapping[tuple[str, str], Delivery] = {}
     dead_letter: SinkPlan | None = None
+    states: Mapping[str, StatePlan] = {}
     singer: SingerPlan | None = None
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from streamline.connectors.registry import find_stream_connector
@@ -9,14 +10,11 @@ from streamline.connectors.stream_connector import StreamContext
 from streamline.execution.flow_runs import rendered_variables, renderer_of
 from streamline.execution.run import Run
 from streamline.execution.streaming.delivery import check_delivery, deliveries_of
-from streamline.execution.streaming.plan import Plan, SinkPlan
+from streamline.execution.streaming.plan import CONNECTION_KEYS, KAFKA, Plan, SinkPlan
 from streamline.execution.streaming.settings import StreamingSettings, key_path, streaming_settings
+from streamline.execution.streaming.states import states_of
 from streamline.execution.streaming.topology import Blocks, read_blocks
 from streamline.pipeline.model import PipelineModel
-
-KAFKA = "kafka"
-CONNECTION_KEYS = ("bootstrap_server", "security_protocol", "ssl_config", "sasl_config", "client")
-"""What a topic for dead letters takes over from the pipeline's first Kafka block, unless it has its own servers."""
 
 
 def make_plan(run: Run, model: PipelineModel) -> Plan:
@@ -38,6 +36,7 @@ def make_plan(run: Run, model: PipelineModel) -> Plan:
         variables=rendered_variables(run, renderer),
         dead_letter=_dead_letter(run, model, settings, blocks),
     )
+    plan.states = states_of(run, model, plan, partial(context_of, run, model.uuid, settings))
     check_delivery(model, plan)
     _check_instances(model, plan)
     plan.deliveries = deliveries_of(plan)

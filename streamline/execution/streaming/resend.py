@@ -162,7 +162,8 @@ class _Resend:
     def _check_newer(self, entry: Entry, letter: DeadLetter) -> None:
         if letter.written_since is None:
             return
-        replacing = [sink for sink in self._sinks(entry) if self._plan.sinks[sink].traits.replaces]
+        sinks = [sink for sink in self._sinks(entry) if sink in self._plan.sinks]
+        replacing = [sink for sink in sinks if self._plan.sinks[sink].traits.replaces]
         if replacing:
             raise UnsendableError(
                 f"{', '.join(replacing)} would replace what a later message of its key has written (offset "

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from streamline.connectors.stream_connector import StreamContext
@@ -11,7 +12,8 @@ from streamline.execution.run import Run
 from streamline.execution.streaming.plan import PYTHON, EndPlan, Plan, SinkPlan, SourcePlan, TransformPlan
 from streamline.execution.streaming.planner import context_of
 from streamline.execution.streaming.routes import RoutePlan, RouteStep
-from streamline.execution.streaming.stages import AddressStage, CountStage, SchemaNoteStage
+from streamline.execution.streaming.stages import AddressStage, CountStage, SchemaNoteStage, StateFilter
+from streamline.execution.streaming.states import open_state
 from streamline.flow.protocols import Sink, Stage
 from streamline.flow.router import Route
 from streamline.project.checkout import checkout_id
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from streamline.blocks.python.messages.worker import MessageWorker
     from streamline.blocks.python.streaming import PythonConnector
     from streamline.execution.connector_blocks.streams import SingerAttempt
+    from streamline.flow.keyed_state import StateStore
 
 
 class RouteBuilder:
@@ -45,6 +48,7 @@ class RouteBuilder:
 
             self.singer = SingerAttempt(run, plan.singer, number=attempt, waits=only is not None)
         opened = {uuid: sink for uuid, sink in plan.sinks.items() if only is None or uuid in only}
+        self._logs = {state.sink: state.log for state in plan.states.values() if only is None or state.sink in only}
         self.sinks: dict[str, Sink] = self._open_sinks(opened)
 
     def _open_sinks(self, plans: Mapping[str, SinkPlan]) -> dict[str, Sink]:
@@ -54,17 +58,19 @@ class RouteBuilder:
             return {
                 uuid: self.singer.sink(uuid)
                 if self.singer is not None and self.singer.is_target(uuid)
-                else sink.connector.open_sink({uuid: sink.config}, self.context(uuid), {uuid: sink.where})
-                for uuid, sink in plans.items()
+                else self._open_sink(uuid, {uuid: sink})
+                for uuid, sink in {**plans, **self._logs}.items()
             }
         # One transaction holds what all of them get.
-        first = next(iter(plans.values()))
-        shared = first.connector.open_sink(
+        together = {**plans, **self._logs}
+        return dict.fromkeys(together, self._open_sink(next(iter(plans)), together))
+
+    def _open_sink(self, id: str, plans: Mapping[str, SinkPlan]) -> Sink:
+        return plans[id].connector.open_sink(
             {uuid: sink.config for uuid, sink in plans.items()},
-            self.context(first.id),
+            self.context(id, must_arrive=frozenset(plans.keys() & self._logs.keys())),
             {uuid: sink.where for uuid, sink in plans.items()},
         )
-        return dict.fromkeys(plans, shared)
 
     def context(self, block: str, **more: Any) -> StreamContext:
         """Return what the connector of a block is opened with."""
@@ -101,6 +107,8 @@ class RouteBuilder:
     def last_stages(self, source: SourcePlan, sink: str, records: bool) -> list[Stage]:
         """Return the stages right before a sink."""
         stages: list[Stage] = []
+        if sink in self._logs:
+            return stages
         if self.singer is not None:
             metadata = source.traits.include_metadata
             note = self.plan.sinks[sink].traits.note_schema
@@ -130,6 +138,15 @@ class RouteBuilder:
             stage = CopyStage()
         elif step.kind == "address":
             stage = AddressStage(step.block)
+        elif step.kind in ("messages", "changes"):
+            stage = StateFilter(self.plan.states[step.block].sink, changes=step.kind == "changes")
+        elif step.block in self.plan.states:
+            from streamline.blocks.python.messages.stateful import StatefulTransform
+
+            # In transactions all that came before a position has to be covered by it.
+            interval = 0.0 if self.plan.exactly_once else self.plan.settings.checkpoint_interval
+            worker = self._worker(self.plan.transforms[step.block])
+            stage = StatefulTransform(worker, self.plan.states[step.block].sink, interval=interval)
         else:
             from streamline.blocks.python.messages.transform import MessageTransform
 
@@ -157,6 +174,12 @@ class RouteBuilder:
                     include_metadata=any(traits.include_metadata for traits in feeding),
                     timeout=block.timeout,
                     park=self.plan.settings.park,
+                    state=self._state_of(block.uuid),
                 )
             )
         return self._workers[block.uuid]
+
+    def _state_of(self, block: str) -> Callable[[], StateStore] | None:
+        """Return what makes the store of a block's state."""
+        state = self.plan.states.get(block)
+        return partial(open_state, self.run, self.plan, state) if state is not None else None

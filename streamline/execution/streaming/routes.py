@@ -13,14 +13,15 @@ import msgspec
 
 from streamline.execution.streaming.plan import Plan
 
-Step: TypeAlias = Literal["decode", "copy", "transform", "address"]
+Step: TypeAlias = Literal["decode", "copy", "transform", "address", "messages", "changes"]
 
 
 class RouteStep(msgspec.Struct, frozen=True):
     """A stage.
 
     Args:
-        block: of `transform` the transformer, of `address` the sink; of `copy` the block that gets the copy.
+        block: of `transform` the transformer, of `address` the sink; of `copy` the block that gets the copy; of
+            `messages` (what it returns passes) and `changes` (changes of its state pass) the transformer.
     """
 
     kind: Step
@@ -86,6 +87,10 @@ def way_into(plan: Plan, block: str) -> RoutePlan:
     if block in plan.sinks:
         return _sink(plan, block)
     after = fan_out(plan, plan.downstream[block])
+    if (state := plan.states.get(block)) is not None:
+        returned = RoutePlan([RouteStep("messages", block), *after.steps], after.sinks, after.branches)
+        changed = RoutePlan([RouteStep("changes", block)], [state.sink])
+        return RoutePlan([RouteStep("transform", block)], branches=[changed, returned])
     return RoutePlan([RouteStep("transform", block), *after.steps], after.sinks, after.branches)
 
 

@@ -22,6 +22,25 @@ class AddressStage(ImmediateStage):
         return [msgspec.structs.replace(item, sink=self._sink) if isinstance(item, MessageBatch) else item]
 
 
+class StateFilter(ImmediateStage):
+    """Passes the changes of a transformer's state, or everything else.
+
+    Args:
+        log: the sink that changes are for.
+        changes: whether they pass.
+    """
+
+    def __init__(self, log: str, *, changes: bool) -> None:
+        self._log = log
+        self._changes = changes
+
+    async def process(self, item: Item) -> Sequence[Item]:
+        """See `Stage.process`."""
+        if isinstance(item, Position):
+            return [item]
+        return [item] if (isinstance(item, MessageBatch) and item.sink == self._log) is self._changes else []
+
+
 class SchemaNoteStage(ImmediateStage):
     """Tells a sink the SCHEMAs of the records that it gets as messages."""
 

@@ -276,6 +276,12 @@ class FakeConsumer:
             if self not in self._group.members:
                 self._group.members.append(self)
 
+    def assign(self, offsets: Mapping[Partition, int]) -> None:
+        self._cluster.called("assign")
+        with self._cluster.lock:
+            self.owned = set(offsets)
+            self.positions = dict(offsets)
+
     def poll_batch(self, limit: int, timeout: float) -> list[Origin]:
         self._cluster.called("poll_batch")
         self._rebalance()

@@ -13,11 +13,13 @@ import msgspec
 
 from streamline.blocks.python.function import BlockFile, PythonFunction, Shape, UserError, shape_of
 from streamline.blocks.python.messages.frames import from_frame, to_frame
+from streamline.blocks.python.messages.keyed_state import BlockState
 from streamline.blocks.python.messages.parking import Parking
 from streamline.errors import ConfigError, PipelineFailed
 from streamline.flow.bisection import bisect
 from streamline.flow.codecs.message_data import dump_data
 from streamline.flow.items import BadRecord, Item, MessageBatch, Origin
+from streamline.flow.keyed_state import StateStore
 from streamline.flow.stages.copies import Snapshot
 from streamline.flow.stages.park import PARKED_ERROR
 
@@ -38,6 +40,7 @@ class MessageSettings(msgspec.Struct, frozen=True, kw_only=True):
         include_metadata: the messages are `{data, metadata}`.
         timeout: seconds that one call may take; None: no limit.
         park: messages behind a refused one of their key are refused, too.
+        state: makes what keeps the block's state; None: it has none. A batch then has messages of one partition.
     """
 
     block: BlockFile
@@ -46,6 +49,7 @@ class MessageSettings(msgspec.Struct, frozen=True, kw_only=True):
     include_metadata: bool = False
     timeout: float | None = None
     park: bool = False
+    state: Callable[[], StateStore] | None = None
 
 
 class MessageCaller:
@@ -58,14 +62,18 @@ class MessageCaller:
 
     Args:
         began: called before each call.
+        waits: called when the block has to wait for something other than its function.
 
     Raises:
         ConfigError: see `PythonFunction`; or the function takes a frame, which has no place for metadata.
         UserError: the file raised while it was loaded.
     """
 
-    def __init__(self, settings: MessageSettings, began: Callable[[], None]) -> None:
+    def __init__(
+        self, settings: MessageSettings, began: Callable[[], None], waits: Callable[[], None] = lambda: None
+    ) -> None:
         self._began = began
+        self._waits = waits
         self._settings = settings
         self._shape = shape_of(settings.block, Shape.ROWS)
         self._function = PythonFunction(settings.block, "transformer")
@@ -83,6 +91,11 @@ class MessageCaller:
         self.parking = Parking() if settings.park else None
         self._raised = 0
         """On how many messages in a row it has raised."""
+        self.state: BlockState | None = None
+        if settings.state is not None:
+            waits()
+            self.state = BlockState(settings.state())
+            self._offered["state"] = self.state.calls
 
     def run(self, batch: MessageBatch, *, set_aside: bool) -> list[Item]:
         """Return what becomes of messages: one batch, and those that are refused.
@@ -93,10 +106,15 @@ class MessageCaller:
         Raises:
             PipelineFailed: see `set_aside`; or it raised on too many in a row.
         """
+        if self.state is not None:
+            self._waits()
+            self.state.open(batch)
         return _Run(self, batch, set_aside).items()
 
     def close(self) -> None:
-        """End the event loop of a function that is a coroutine."""
+        """End the event loop of a function that is a coroutine, and what keeps the state."""
+        if self.state is not None:
+            self.state.close()
         if self._loop is not None:
             self._loop.close()
 
@@ -269,10 +287,15 @@ class _Run:
         if given[0] is None and not self._caller.takes_tombstones:
             returned: list[Any] = given
         else:
+            state = self._caller.state
+            if state is not None:
+                state.begin(self._batch, start + part[0], len(given))
             try:
                 returned = self._caller.call(given.copy(), self._batch.stream)
             except UserError as error:
                 return error
+            if state is not None:
+                state.keep()
         self._data += returned
         origins = self._batch.origins
         first = start + part[0]

@@ -2,16 +2,48 @@
 
 from __future__ import annotations
 
+import ast
 from typing import TYPE_CHECKING
 
 from streamline.blocks.python.check import check_block
-from streamline.blocks.python.file import BlockFile
-from streamline.blocks.python.function import Shape, shape_of
+from streamline.blocks.python.file import BlockFile, parsed
+from streamline.blocks.python.function import Shape, decorator_name, shape_of
 from streamline.errors import ConfigError
 
 if TYPE_CHECKING:
     from streamline.pipeline.model import Block
     from streamline.project.render import ProjectFolder
+
+
+def takes_state(file: BlockFile) -> bool:
+    """Return whether a block's function takes `state`: as a parameter, or out of its keyword arguments.
+
+    Raises:
+        ConfigError: the file cannot be read or is not Python.
+    """
+    tree, _ = parsed(file, file.text())
+    for function in ast.walk(tree):
+        if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        if not any(decorator_name(each) == "transformer" for each in function.decorator_list):
+            continue
+        arguments = function.args
+        if any(each.arg == "state" for each in [*arguments.args[1:], *arguments.kwonlyargs]):
+            return True
+        rest = arguments.kwarg.arg if arguments.kwarg is not None else None
+        return rest is not None and any(_takes_out(node, rest) for node in ast.walk(function))
+    return False
+
+
+def _takes_out(node: ast.AST, rest: str) -> bool:
+    """Return whether an expression takes `state` out of the keyword arguments."""
+    if isinstance(node, ast.Subscript):
+        taken, key = node.value, node.slice
+    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args:
+        taken, key = node.func.value, node.args[0]
+    else:
+        return False
+    return isinstance(taken, ast.Name) and taken.id == rest and isinstance(key, ast.Constant) and key.value == "state"
 
 
 def check_transformer(project: ProjectFolder, block: Block, file: BlockFile, where: str) -> None:

@@ -57,13 +57,15 @@ class MessageTransform:
                 too long.
         """
         if isinstance(item, MessageBatch) and item.data:
-            call = MessageCall(item, set_aside=self._set_aside)
-            self._worker.submit(call)
-            self._queue.append(call)
-            self._calls += 1
+            self._submit(MessageCall(item, set_aside=self._set_aside))
         else:
             self._queue.append(item)
         return await self._ready(AHEAD)
+
+    def _submit(self, call: MessageCall) -> None:
+        self._worker.submit(call)
+        self._queue.append(call)
+        self._calls += 1
 
     async def flush(self) -> Sequence[Item]:
         """Return everything that is held back; raises as `process`."""

@@ -7,6 +7,7 @@ import contextlib
 import queue
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 
 from streamline.blocks.python.function import UserError
@@ -19,18 +20,32 @@ class MessageCall:
     """Messages that the function will be called with.
 
     Args:
-        batch: None only loads the block's file.
+        batch: None: it has none.
+        work: done instead, with what calls the function; None: nothing but loading the block's file.
 
     Attributes:
         future: what becomes of them.
         thread: the thread that has the call.
     """
 
-    def __init__(self, batch: MessageBatch | None, *, set_aside: bool = True) -> None:
+    def __init__(
+        self,
+        batch: MessageBatch | None,
+        *,
+        set_aside: bool = True,
+        work: Callable[[MessageCaller], list[Item]] | None = None,
+    ) -> None:
         self.batch = batch
         self.set_aside = set_aside
+        self.work = work
         self.future: Future[list[Item]] = Future()
         self.thread: _Thread | None = None
+
+    def run(self, caller: MessageCaller) -> list[Item]:
+        """Do it, in the thread."""
+        if self.batch is not None:
+            return caller.run(self.batch, set_aside=self.set_aside)
+        return self.work(caller) if self.work is not None else []
 
 
 class MessageWorker:
@@ -132,6 +147,9 @@ class _Thread:
     def _began(self) -> None:
         self.since = time.monotonic()
 
+    def _waits(self) -> None:
+        self.since = None
+
     def _run(self) -> None:
         caller: MessageCaller | None = None
         while (call := self.calls.get()) is not None:
@@ -140,8 +158,8 @@ class _Thread:
             self._began()
             try:
                 if caller is None:
-                    caller = MessageCaller(self._settings, self._began)
-                items = caller.run(call.batch, set_aside=call.set_aside) if call.batch is not None else []
+                    caller = MessageCaller(self._settings, self._began, self._waits)
+                items = call.run(caller)
             except BaseException as error:  # every exception goes to whoever waits for the call
                 self.since = None
                 call.future.set_exception(error)

@@ -1,0 +1,369 @@
+"""Keyed state in a compacted changelog topic, with a local copy of each partition.
+
+A partition of the changelog belongs to the source partition of the same number, and only its owner writes to it. The
+messages are written by the pipeline's sinks, together with what was made of the same messages; here they are read.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NoReturn, TypeVar
+from uuid import uuid4
+
+import msgspec
+
+from streamline.connectors.kafka.client import (
+    Admin,
+    Connection,
+    Consumer,
+    ConsumerOptions,
+    KafkaClient,
+    KafkaError,
+    OffsetLost,
+    Partition,
+    TopicInfo,
+)
+from streamline.connectors.kafka.settings import KafkaSourceSettings
+from streamline.connectors.kafka.state_cache import StateCache
+from streamline.connectors.kafka.topics import TopicSelection
+from streamline.connectors.kafka.user_errors import explained
+from streamline.errors import ConfigError, StreamlineError
+from streamline.flow.keyed_state import Place
+
+T = TypeVar("T")
+
+TOPIC_CONFIG = {"cleanup.policy": "compact"}
+"""Settings of a changelog that is made."""
+
+REQUEST_SECONDS = 5.0
+RETRY_SECONDS = 0.2
+SILENCE_SECONDS = 10.0
+"""The log tells of a restore that has not moved for so long."""
+
+POLL_MESSAGES = 20_000
+_FRAMING = 512
+"""Bytes that a message may have besides its value, the key not counted."""
+_CLOSE_SECONDS = 2.0
+
+
+class StateTopicOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What a block's state is kept in.
+
+    Args:
+        topic: the changelog's name; `{stream}` stands for the source's topic, where it reads several.
+        sources: that feed the block.
+        folder: for local copies.
+        timeout: seconds that the cluster may not answer, and that a restore may not move.
+        note: writes a line to the log, with its level.
+        ending: whether the run ends.
+    """
+
+    block: str
+    pipeline: str
+    connection: Connection
+    topic: str
+    sources: Sequence[KafkaSourceSettings]
+    folder: Path
+    timeout: float = 60.0
+    note: Callable[[str, str], None] = lambda message, level: None
+    ending: Callable[[], bool] = lambda: False
+
+    def topic_of(self, source_topic: str) -> str:
+        """Return the changelog of a source's topic."""
+        return self.topic.replace("{stream}", source_topic)
+
+
+class _Open:
+    """A partition whose state is ready."""
+
+    def __init__(self, cache: StateCache, topic_id: str | None) -> None:
+        self.cache = cache
+        self.topic_id = topic_id
+
+
+class KafkaState:
+    """Implements `StateStore`."""
+
+    def __init__(self, client: KafkaClient, options: StateTopicOptions) -> None:
+        self.max_bytes: int | None = None
+        self._client = client
+        self._options = options
+        self._open: dict[Place, _Open] = {}
+        self._admin: Admin | None = None
+        self._committed: Consumer | None = None
+        self._everything: Consumer | None = None
+        self._topics: dict[str, TopicInfo] = {}
+
+    def start(self) -> None:
+        """See `StateStore.start`: makes the changelogs of the topics that are there, and checks them."""
+        deadline = time.monotonic() + self._options.timeout
+        while not (found := self._asked(self._source_topics)):
+            if time.monotonic() > deadline or self._options.ending():
+                # The source itself tells which of its topics is missing.
+                return
+            time.sleep(RETRY_SECONDS)
+        for topic in found.values():
+            self._asked(partial(self._ready_topic, topic))
+
+    def check(self) -> str:
+        """Return what state topics there are, in one line; creates nothing.
+
+        Raises:
+            StreamlineError: one of them does not fit its source.
+        """
+        try:
+            parts = []
+            for topic in self._asked(self._source_topics).values():
+                name = self._options.topic_of(topic.name)
+                known = self._asked(partial(self._topics_of, name))
+                if name in known:
+                    self._check_topic(known[name], topic)
+                    parts.append(f"{name}, {known[name].partitions} partitions")
+                else:
+                    parts.append(f"{name}, which the first run makes")
+            return f"state in {'; '.join(parts)}"
+        finally:
+            self.close()
+
+    def restore(self, place: Place) -> None:
+        """See `StateStore.restore`."""
+        if place in self._open:
+            return
+        name = self._options.topic_of(place.topic)
+        if name not in self._topics:
+            source = self._asked(partial(self._topics_of, place.topic))
+            if place.topic not in source:
+                raise self._gone(place.topic)
+            self._asked(lambda: self._ready_topic(source[place.topic]))
+        info = self._topics[name]
+        if place.partition >= info.partitions:
+            raise _partitions_differ(name, info.partitions, place.topic, place.partition + 1)
+        folder = self._options.folder
+        opened = _Open(StateCache(folder / f"{place.topic}-{place.partition}.db"), info.id)
+        try:
+            self._asked(lambda: self._read(opened, Partition(name, place.partition)))
+        except BaseException:
+            opened.cache.close()
+            raise
+        self._open[place] = opened
+
+    def get(self, place: Place, key: bytes) -> bytes | None:
+        """See `StateStore.get`."""
+        return self._open[place].cache.get(key)
+
+    def marks(self, places: Collection[Place]) -> Mapping[Place, int]:
+        """See `StateStore.marks`."""
+        partitions = {Partition(self._options.topic_of(place.topic), place.partition): place for place in places}
+        try:
+            ranges = self._consumer("read_committed").range(list(partitions), REQUEST_SECONDS)
+        except KafkaError:
+            return {}  # the copies stand where they stood
+        return {partitions[each]: end for each, (_, end) in ranges.items()}
+
+    def save(self, place: Place, changes: Mapping[bytes, bytes | None], mark: int | None) -> None:
+        """See `StateStore.save`."""
+        if (opened := self._open.get(place)) is not None:
+            opened.cache.write(changes.items(), mark, opened.topic_id)
+
+    def drop(self, place: Place) -> None:
+        """See `StateStore.drop`."""
+        if (opened := self._open.pop(place, None)) is not None:
+            opened.cache.close()
+
+    def close(self) -> None:
+        """See `StateStore.close`."""
+        for place in list(self._open):
+            self.drop(place)
+        for consumer in (self._committed, self._everything):
+            if consumer is not None:
+                consumer.close(_CLOSE_SECONDS)
+        if self._admin is not None:
+            self._admin.close()
+        self._committed = self._everything = self._admin = None
+
+    # -- topics
+
+    @property
+    def _admin_client(self) -> Admin:
+        if self._admin is None:
+            self._admin = self._client.admin(self._options.connection)
+        return self._admin
+
+    def _topics_of(self, name: str) -> dict[str, TopicInfo]:
+        return self._admin_client.topics(REQUEST_SECONDS, [name])
+
+    def _source_topics(self) -> dict[str, TopicInfo]:
+        """Return the topics that the sources read, if all that they name are there."""
+        found: dict[str, TopicInfo] = {}
+        for source in self._options.sources:
+            selection = TopicSelection(source.topics, source.pattern)
+            topics = self._admin_client.topics(REQUEST_SECONDS, selection.wanted)
+            if selection.missing(topics):
+                return {}
+            for name, topic in selection.choose(topics).items():
+                if name in found:
+                    raise ConfigError(
+                        f"two sources of block {self._options.block} read the topic {name}, and cannot share its state",
+                        where=self._options.block,
+                        hint="read the topic with one source",
+                        code="state.topic_read_twice",
+                    )
+                found[name] = topic
+        return found
+
+    def _ready_topic(self, source: TopicInfo) -> None:
+        """Make the changelog of a source's topic if it is missing, and check it."""
+        name = self._options.topic_of(source.name)
+        admin = self._admin_client
+        deadline = time.monotonic() + self._options.timeout
+        while name not in (known := admin.topics(REQUEST_SECONDS, [name])):
+            if time.monotonic() > deadline:
+                raise self._gone(name)
+            try:
+                admin.create_topic(name, source.partitions, TOPIC_CONFIG, REQUEST_SECONDS)
+            except KafkaError as error:
+                if error.transient:
+                    raise
+                raise StreamlineError(
+                    f"the topic for the state of block {self._options.block} cannot be created: {error.message}",
+                    where=name,
+                    hint=f"create it with {source.partitions} partitions and cleanup.policy=compact",
+                    code="state.topic_not_created",
+                ) from error
+            time.sleep(RETRY_SECONDS)
+        self._check_topic(known[name], source)
+        self._topics[name] = known[name]
+
+    def _check_topic(self, topic: TopicInfo, source: TopicInfo) -> None:
+        if topic.partitions < source.partitions:
+            raise _partitions_differ(topic.name, topic.partitions, source.name, source.partitions)
+        try:
+            config = self._admin_client.topic_config(topic.name, REQUEST_SECONDS)
+        except KafkaError as error:
+            if error.transient:
+                raise
+            return  # not allowed to look
+        if "compact" not in config.get("cleanup.policy", "compact") or "delete" in config.get("cleanup.policy", ""):
+            raise StreamlineError(
+                f"the topic {topic.name} is not compacted, so its messages and with them the state would expire",
+                where=topic.name,
+                hint=f"kafka-configs --alter --topic {topic.name} --add-config cleanup.policy=compact",
+                code="state.topic_not_compacted",
+            )
+        limit = config.get("max.message.bytes", "")
+        if limit.isdecimal():
+            self.max_bytes = min(int(limit) - _FRAMING, self.max_bytes or 1 << 62)
+
+    def _gone(self, topic: str) -> StreamlineError:
+        return StreamlineError(
+            f"the topic {topic} does not exist",
+            where=self._options.block,
+            hint="a topic that was just made or deleted is known to all brokers after a moment",
+            code="kafka.topic_missing",
+        )
+
+    # -- reading
+
+    def _consumer(self, isolation: str) -> Consumer:
+        name = "_committed" if isolation == "read_committed" else "_everything"
+        consumer: Consumer | None = getattr(self, name)
+        if consumer is None:
+            options = ConsumerOptions(
+                group=f"{self._options.pipeline}-{self._options.block}-state-{uuid4().hex[:8]}",
+                client_id=f"streamline-{self._options.pipeline}-{self._options.block}-state",
+                isolation_level=isolation,
+                max_partition_bytes=8 << 20,
+            )
+            consumer = self._client.consumer(self._options.connection, options)
+            setattr(self, name, consumer)
+        return consumer
+
+    def _read(self, opened: _Open, partition: Partition) -> None:
+        """Bring a copy up to the end that the changelog has now, also where an open transaction hides it."""
+        first, end = self._consumer("read_uncommitted").range([partition], REQUEST_SECONDS)[partition]
+        cache = opened.cache
+        stand = cache.stand
+        if stand is not None and (stand.topic_id != opened.topic_id or not first <= stand.offset <= end):
+            stand = None  # another changelog, or one that no longer has what the copy lacks
+        if stand is None:
+            cache.clear()
+        reached = stand.offset if stand is not None else first
+        consumer = self._consumer("read_committed")
+        while True:
+            try:
+                reached = self._read_to(cache, opened.topic_id, consumer, partition, reached, end)
+                break
+            except OffsetLost:
+                # Deleted meanwhile: from the new first offset on, with an empty copy.
+                cache.clear()
+                reached, end = self._consumer("read_uncommitted").range([partition], REQUEST_SECONDS)[partition]
+        cache.write((), reached, opened.topic_id)
+
+    def _read_to(
+        self, cache: StateCache, topic_id: str | None, consumer: Consumer, partition: Partition, reached: int, end: int
+    ) -> int:
+        if reached >= end:
+            return reached
+        consumer.assign({partition: reached})
+        moved, told = time.monotonic(), False
+        try:
+            while reached < end:
+                messages = consumer.poll_batch(POLL_MESSAGES, 0.1)
+                position = consumer.position(partition)
+                now = time.monotonic()
+                if position is not None and position > reached:
+                    newest = {message.key: message.value for message in messages if message.key is not None}
+                    cache.write(newest.items(), position, topic_id)
+                    reached, moved = position, now
+                elif self._options.ending():
+                    raise self._blocked(partition, reached, end, "before the run had to end")
+                elif now - moved > self._options.timeout:
+                    raise self._blocked(partition, reached, end, f"within {self._options.timeout:g} s")
+                elif now - moved > SILENCE_SECONDS and not told:
+                    told = True
+                    self._options.note(
+                        f"the state of {partition} is read up to {reached} of {end}: the rest is hidden, most likely "
+                        "by a transaction that is still open",
+                        "WARNING",
+                    )
+        finally:
+            consumer.assign({})
+        return reached
+
+    def _blocked(self, partition: Partition, reached: int, end: int, when: str) -> StreamlineError:
+        return StreamlineError(
+            f"the state cannot be restored: offsets {reached} to {end} could not be read {when}, most likely because a "
+            "transaction that is still open hides them",
+            where=str(partition),
+            hint="a transaction that nobody ends is aborted after its transaction.timeout.ms; then it goes on",
+            code="state.blocked",
+        )
+
+    # -- waiting
+
+    def _asked(self, request: Callable[[], T]) -> T:
+        """Make a request until it succeeds, for as long as the cluster may not answer."""
+        deadline = time.monotonic() + self._options.timeout
+        while True:
+            try:
+                return request()
+            except KafkaError as error:
+                if not error.transient or time.monotonic() > deadline or self._options.ending():
+                    self._failed(error)
+                time.sleep(RETRY_SECONDS)
+
+    def _failed(self, error: KafkaError) -> NoReturn:
+        raise explained(error, self._options.connection, topics=self._options.topic) from error
+
+
+def _partitions_differ(topic: str, has: int, source: str, needs: int) -> StreamlineError:
+    return StreamlineError(
+        f"the topic {topic} has {has} partitions, and {source} has {needs}: since its partitions were added, keys are "
+        "in other partitions than their state",
+        where=topic,
+        hint="delete the state topic and reset the pipeline's positions, so that the state is built anew",
+        code="state.partitions_differ",
+    )

@@ -1,0 +1,209 @@
+"""Keyed state of transformers, by the real engine on a Kafka cluster in memory."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from streamline.connectors.kafka import clients
+from streamline.errors import ConfigError
+from streamline.execution.flow_runs import open_planning
+from streamline.execution.run import RunOptions, RunResult
+from streamline.execution.streaming.explain import explain
+from streamline.state.store import DeadLetter
+from tests.connectors.kafka.fake import FakeCluster
+from tests.execution.streaming.conftest import Stream
+
+COUNT = """
+@transformer
+def count(messages, *args, **kwargs):
+    state = kwargs["state"]
+    for message in messages:
+        message["n"] = state.get(message["user"], 0) + 1
+        state.set(message["user"], message["n"])
+    return messages
+"""
+
+
+class Shop:
+    """The pipeline `p`: topic `clicks` → block `count` → topic `counts`."""
+
+    def __init__(self, stream: Stream, cluster: FakeCluster) -> None:
+        self.stream = stream
+        self.cluster = cluster
+        self.sent = 0
+
+    def build(
+        self,
+        code: str = COUNT,
+        partitions: int = 2,
+        topics: Sequence[str] = ("clicks",),
+        configuration: Mapping[str, Any] | None = None,
+        **keys: Any,
+    ) -> None:
+        for topic in topics:
+            self.cluster.create(topic, partitions)
+        self.cluster.create("counts")
+        self.end("read", "data_loader", topics=list(topics), consumer_group="g", auto_offset_reset="earliest")
+        self.stream.transformer("count", code, upstream=["read"], configuration=dict(configuration or {}))
+        self.end("write", "data_exporter", topic="counts")
+        self.stream.keys(startup_timeout=5, checkpoint_interval=0.05, **keys)
+
+    def end(self, uuid: str, type: str, **config: Any) -> None:
+        text = yaml.safe_dump({"connector_type": "kafka", "bootstrap_server": "kafka.test:9092", **config})
+        upstream = [] if type == "data_loader" else ["count"]
+        self.stream.files.block(uuid, text, type=type, language="yaml", upstream=upstream)
+
+    def click(self, *users: str, topic: str = "clicks") -> None:
+        for user in users:
+            partition = sum(user.encode()) % len(self.cluster.known[topic].logs)
+            self.cluster.write(topic, json.dumps({"user": user}).encode(), partition=partition, key=user.encode())
+
+    def run(self) -> RunResult:
+        return self.stream.run(until_caught_up=True)
+
+    def counts(self) -> list[tuple[str, int]]:
+        """Users and counts that were written."""
+        (values,) = self.cluster.values("counts")
+        rows = [json.loads(value) for value in values if value is not None]
+        return sorted((row["user"], row["n"]) for row in rows)
+
+    def letters(self) -> list[DeadLetter]:
+        """The dead letters."""
+        with open_planning(self.stream.project, self.stream.model(), RunOptions(), "test") as run:
+            return run.store.dead_letters("p")
+
+    def state(self, topic: str = "p.count.state") -> list[dict[str, Any]]:
+        """The state in each partition of the changelog: the last value of each key."""
+        partitions: list[dict[str, Any]] = [{} for _ in self.cluster.known[topic].logs]
+        for record in self.cluster.records(topic):
+            assert record.key is not None
+            value = None if record.value is None else json.loads(record.value)
+            partitions[record.partition][record.key.decode()] = value
+        return partitions
+
+
+@pytest.fixture
+def shop(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> Shop:
+    cluster = FakeCluster()
+    monkeypatch.setattr(clients, "kafka_client", lambda name, **_: cluster)
+    return Shop(stream, cluster)
+
+
+DELIVERIES = [{}, {"delivery": "exactly-once", "on_error": "stop"}]
+
+
+@pytest.mark.parametrize("keys", DELIVERIES, ids=["at-least-once", "exactly-once"])
+@pytest.mark.parametrize("cached", [True, False], ids=["from the cache", "from the changelog"])
+def test_counts_go_on_after_a_restart(shop: Shop, tmp_path: Path, keys: dict[str, Any], cached: bool) -> None:
+    shop.build(**keys)
+    users = ["ann", "bob", "ann", "cid", "ann"]
+    shop.click(*users)
+    assert shop.run().status == "completed"
+    if not cached:
+        for path in sorted(tmp_path.rglob("stream-state/**/*"), reverse=True):
+            path.unlink() if path.is_file() else path.rmdir()
+    shop.click("ann", "bob")
+    assert shop.run().status == "completed"
+    assert shop.counts() == [("ann", 1), ("ann", 2), ("ann", 3), ("ann", 4), ("bob", 1), ("bob", 2), ("cid", 1)]
+    whole = Counter([*users, "ann", "bob"])
+    assert shop.state() == [
+        {user: count for user, count in whole.items() if sum(user.encode()) % 2 == partition} for partition in (0, 1)
+    ]
+    assert shop.cluster.known["p.count.state"].config["cleanup.policy"] == "compact"
+
+
+def test_a_deleted_key_has_no_value_and_is_a_tombstone(shop: Shop) -> None:
+    shop.build(
+        COUNT.replace(
+            "    return messages", "        if message['n'] == 2:\n            state.delete('ann')\n    return messages"
+        )
+    )
+    shop.click("ann", "ann")
+    shop.run()
+    shop.click("ann")
+    shop.run()
+    assert [n for _, n in shop.counts()] == [1, 1, 2]
+    assert {"ann": 1} in shop.state()
+    assert None in [record.value for record in shop.cluster.records("p.count.state")]
+
+
+def test_a_call_that_raises_leaves_no_state(shop: Shop) -> None:
+    code = COUNT.replace(
+        "    return messages", "        if message['user'] == 'bad':\n            raise ValueError\n    return messages"
+    )
+    shop.build(code, partitions=1)
+    shop.click("ann", "ann", "bad", "ann")
+    assert shop.run().status == "completed"
+    assert [n for _, n in shop.counts()] == [1, 2, 3]
+    assert shop.state() == [{"ann": 3}]
+
+
+def test_a_key_of_no_message_in_the_call_is_refused(shop: Shop) -> None:
+    shop.build("@transformer\ndef count(messages, state, **kwargs):\n    state.set('total', 1)\n    return messages\n")
+    shop.click("ann")
+    shop.run()
+    (letter,) = shop.letters()
+    assert "'total' is the key of no message" in letter.error
+    assert shop.counts() == []
+
+
+def test_several_topics_have_a_changelog_each(shop: Shop) -> None:
+    shop.build(topics=("clicks", "views"), partitions=1)
+    shop.click("ann", "ann")
+    shop.click("ann", topic="views")
+    shop.run()
+    assert shop.state("p.count.clicks.state") == [{"ann": 2}]
+    assert shop.state("p.count.views.state") == [{"ann": 1}]
+
+
+def test_partitions_that_were_added_to_the_source_end_the_run(shop: Shop) -> None:
+    shop.build(retry_config={"retries": 0})
+    shop.click("ann")
+    shop.run()
+    shop.cluster.add_partitions("clicks", 1)
+    assert [error.code for error in shop.run().errors.values()] == ["state.partitions_differ"]
+
+
+def test_a_value_that_its_topic_cannot_take_is_a_dead_letter(shop: Shop) -> None:
+    shop.build("@transformer\ndef count(messages, state, **kwargs):\n    state.set('ann', 'x' * 2_000_000)\n")
+    shop.click("ann")
+    assert shop.run().status == "completed"
+    assert len(shop.letters()) == 1
+
+
+def test_a_change_that_the_broker_refuses_ends_the_attempt(shop: Shop) -> None:
+    shop.build(retry_config={"retries": 0})
+    shop.cluster.refuse = lambda message: "INVALID_RECORD" if message.topic == "p.count.state" else None
+    shop.click("ann")
+    assert [error.code for error in shop.run().errors.values()] == ["state.not_written"]
+    assert shop.cluster.offset("g", "clicks", sum(b"ann") % 2) in (None, 0)
+
+
+def test_explain_tells_the_state_topic(shop: Shop) -> None:
+    shop.build()
+    plan = shop.stream.plan()
+    (block,) = explain(shop.stream.model(), plan).transformers
+    assert block.state == "p.count.state"
+
+
+def test_other_sources_have_no_state(stream: Stream) -> None:
+    stream.source(messages=[{"user": "ann"}])
+    stream.transformer("count", COUNT)
+    stream.sink()
+    with pytest.raises(ConfigError) as caught:
+        stream.plan()
+    assert caught.value.code == "state.source_unsupported"
+
+
+def test_repartitioning_is_refused(shop: Shop) -> None:
+    shop.build(configuration={"repartition_by": "user"})
+    with pytest.raises(ConfigError) as caught:
+        shop.stream.plan()
+    assert caught.value.code == "state.repartition_unavailable"
