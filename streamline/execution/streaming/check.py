@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from streamline.connectors.stream_connector import Side
 from streamline.errors import ConfigError, StreamlineError
 from streamline.execution.checklist import Checklist, Problem
@@ -51,7 +53,7 @@ def check_pipeline(run: Run, model: PipelineModel, checklist: Checklist) -> None
         from streamline.execution.streaming.states import open_state
 
         try:
-            detail = open_state(run, plan, state).check()
+            detail = open_state(run, plan, state, partial(context_of, run, plan.pipeline, plan.settings)).check()
         except StreamlineError as error:
             checklist.failed("state", state.block, error, "connection")
         else:

@@ -182,4 +182,4 @@ class RouteBuilder:
     def _state_of(self, block: str) -> Callable[[], StateStore] | None:
         """Return what makes the store of a block's state."""
         state = self.plan.states.get(block)
-        return partial(open_state, self.run, self.plan, state) if state is not None else None
+        return partial(open_state, self.run, self.plan, state, self.context) if state is not None else None

@@ -83,15 +83,15 @@ def _state(model: PipelineModel, plan: Plan, uuid: str, context: Callable[[str],
     return StatePlan(block=uuid, topic=topic, sources=sources, log=log)
 
 
-def open_state(run: Run, plan: Plan, state: StatePlan) -> KafkaState:
-    """Return what keeps the state of a block."""
+def open_state(run: Run, plan: Plan, state: StatePlan, context: Callable[[str], StreamContext]) -> KafkaState:
+    """Return what keeps the state of a block.
+
+    Args:
+        context: returns what the connector of a block is opened with.
+    """
     from streamline.connectors.kafka.clients import kafka_client
     from streamline.connectors.kafka.settings import sink_settings, source_settings
     from streamline.connectors.kafka.state_topic import KafkaState, StateTopicOptions
-    from streamline.execution.streaming.planner import context_of
-
-    def context(block: str) -> StreamContext:
-        return context_of(run, plan.pipeline, plan.settings, block)
 
     own = context(state.block)
     connection = sink_settings(state.log.config, own, state.log.where).connection
