@@ -26,6 +26,7 @@ from streamline.connectors.kafka.lag import LagWatch, lags
 from streamline.connectors.kafka.membership import REQUEST_SECONDS, Membership
 from streamline.connectors.kafka.offset_parts import encode_part, topic_id_of
 from streamline.connectors.kafka.settings import KafkaSourceSettings
+from streamline.connectors.kafka.start_offsets import stands_at
 from streamline.connectors.kafka.topics import TopicSelection
 from streamline.connectors.kafka.user_errors import addresses, explained
 from streamline.connectors.stream_connector import Lag, PositionLost, StreamContext
@@ -385,9 +386,11 @@ class ConsumerThread:
         except KafkaError as error:
             self._out("range", error)
             return False
+        # Also of an empty partition: where the group starts has to be committed.
         return all(
-            first == end or (each in committed and committed[each].offset >= end)
-            for each, (first, end) in self._ends.items()
+            stands_at(committed.get(each), self._topics[each.topic].id, end)
+            for each, (_, end) in self._ends.items()
+            if each.topic in self._topics
         )
 
     # -- what is done from time to time

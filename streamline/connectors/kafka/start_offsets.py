@@ -79,6 +79,11 @@ def start_of(partition: Partition, known: Known, *, offset: StartOffset, on_lost
     return Start(known.committed.offset)
 
 
+def stands_at(committed: Committed | None, topic_id: str | None, offset: int) -> bool:
+    """Return whether a group's offset is one of this topic, and has reached an offset."""
+    return committed is not None and committed.offset >= offset and not _differ(topic_id_of(committed), topic_id)
+
+
 def needs_time(partition: Partition, known_offset: Committed | None, offset: StartOffset, *, appeared: bool) -> bool:
     """Return whether the offset of a time has to be looked up for a partition."""
     return known_offset is None and not appeared and _kind(partition, offset) == "timestamp"

@@ -617,6 +617,23 @@ async def test_a_member_without_partitions_has_caught_up_when_the_group_has(clus
         assert idle.taken.values == []
 
 
+@pytest.mark.parametrize("committed", [None, Committed(0, "topic_id=another")])
+async def test_it_has_not_caught_up_before_the_start_is_committed(
+    cluster: FakeCluster, committed: Committed | None
+) -> None:
+    """Of an empty topic, too; and an offset of a topic that was deleted is none of this one."""
+    if committed is not None:
+        cluster.group("g").offsets = dict.fromkeys(partitions(0, 1), committed)
+    cluster.group("g").assign({})
+    async with running(cluster, until_caught_up=True, on_offset_lost="latest") as run:
+        await until(lambda: cluster.calls.count("committed") > 0)
+        await anyio.sleep(0.1)
+        assert not run.ended.is_set()
+        cluster.group("g").assign({member(): partitions(0, 1)})
+        await run.ended.wait()
+    assert cluster.offset("g", "t") == 0
+
+
 async def test_it_has_not_caught_up_while_its_partitions_are_somewhere_else(
     cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
