@@ -5,6 +5,7 @@ A connector is a `StreamConnector`, named in the registry by `InProcess.stream`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
@@ -68,6 +69,8 @@ class SourceTraits(msgspec.Struct, frozen=True, kw_only=True):
         positions: where its positions are kept, for `streamline explain`: `consumer group g`, `the state store`.
         keeps_positions: it keeps them itself (see `SelfKeptSource`).
         cluster: the Kafka cluster that it reads, if its offsets can be part of a transaction.
+        topics: that it reads there, by name.
+        topic_pattern: or by a regular expression that matches their whole names.
         decoder: makes what decodes its values; None: they come decoded.
         key_decoder: makes what decodes the keys that transformers get as metadata (it is given them as values); None:
             they are text, or bytes where they are not UTF-8.
@@ -81,12 +84,19 @@ class SourceTraits(msgspec.Struct, frozen=True, kw_only=True):
     positions: str
     keeps_positions: bool = False
     cluster: str | None = None
+    topics: Sequence[str] = ()
+    topic_pattern: str | None = None
     decoder: Callable[[], Decoder] | None = None
     key_decoder: Callable[[], Decoder] | None = None
     format: str | None = None
     include_metadata: bool = False
     batch_size: int = 100
     ends: bool = False
+
+    def reads(self, topic: str) -> bool:
+        """Return whether it reads a topic of its cluster."""
+        pattern = self.topic_pattern
+        return topic in self.topics or (pattern is not None and re.fullmatch(pattern, topic) is not None)
 
 
 class SinkTraits(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,6 +105,7 @@ class SinkTraits(msgspec.Struct, frozen=True, kw_only=True):
     Args:
         proof: when messages count as durable, for `streamline explain`.
         cluster: the Kafka cluster that it writes, if it can do so in transactions.
+        topic: that it writes to there; `{stream}` stands for the stream.
         replaces: a message that is written again replaces what the first one wrote.
         changes_data: it may change the data that it is given (a user's code).
         keeps_data: it uses the data after `send` has returned.
@@ -104,6 +115,7 @@ class SinkTraits(msgspec.Struct, frozen=True, kw_only=True):
 
     proof: str
     cluster: str | None = None
+    topic: str | None = None
     replaces: bool = False
     changes_data: bool = False
     keeps_data: bool = True

@@ -59,6 +59,8 @@ class KafkaConnector:
             positions=f"consumer group {settings.group}",
             keeps_positions=True,
             cluster=settings.connection.cluster,
+            topics=settings.topics,
+            topic_pattern=settings.pattern,
             decoder=partial(make_decoder, serde),
             key_decoder=key_decoder,
             # A schema that values have to fit is checked by decoding them.
@@ -78,6 +80,7 @@ class KafkaConnector:
         return SinkTraits(
             proof="the brokers have acknowledged each message (acks=all)",
             cluster=settings.connection.cluster,
+            topic=settings.topic,
             format=settings.serde.format,
             note_schema=schema_noter(settings.serde),
         )

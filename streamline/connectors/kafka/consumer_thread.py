@@ -86,7 +86,10 @@ class ConsumerThread:
         self._give_up = give_up
         self._clock = clock
         # kafka-python tells a static member that it was replaced only when it commits. A transaction asks as well.
-        self._static = settings.group_instance_id is not None and context.delivery == "at-least-once"
+        self._instance_id = settings.group_instance_id
+        if self._instance_id is not None and context.slot:
+            self._instance_id = f"{self._instance_id}-{context.slot}"  # each process is a member of its own
+        self._static = self._instance_id is not None and context.delivery == "at-least-once"
         self._selection = TopicSelection(settings.topics, settings.pattern)
         self._assignment = Assignment(context.block)
         self._lag_watch = LagWatch(settings.stall_seconds, clock)
@@ -202,7 +205,7 @@ class ConsumerThread:
             group=settings.group,
             client_id=f"streamline-{context.pipeline}-{context.block}-{context.slot}",
             protocol=settings.group_protocol,
-            instance_id=settings.group_instance_id,
+            instance_id=self._instance_id,
             isolation_level=settings.isolation_level,
             session_seconds=self._settings.session_seconds,
             max_poll_seconds=settings.max_poll_seconds,
@@ -520,7 +523,7 @@ class ConsumerThread:
         self._told[request] = error.kafka_code
         where = addresses(self._settings.connection)
         if error.kafka_code == "UNRELEASED_INSTANCE_ID":
-            text = f"another member has group_instance_id {self._settings.group_instance_id}; waiting until it has left"
+            text = f"another member has group_instance_id {self._instance_id}; waiting until it has left"
         else:
             text = f"{where}: {error.message}; waiting"
         self.note(text, "WARNING")
@@ -528,10 +531,9 @@ class ConsumerThread:
     def _explained(self, error: Exception) -> Exception:
         if not isinstance(error, KafkaError):
             return error
-        instance = self._settings.group_instance_id
-        if error.fenced and instance is not None:
+        if error.fenced and self._instance_id is not None:
             return StreamlineError(
-                f"replaced by another member with group_instance_id {instance}",
+                f"replaced by another member with group_instance_id {self._instance_id}",
                 where=addresses(self._settings.connection),
                 hint="give each running instance a group_instance_id of its own",
                 code="kafka.replaced",

@@ -13,6 +13,7 @@ from streamline.execution.streaming.delivery import check_delivery, deliveries_o
 from streamline.execution.streaming.plan import CONNECTION_KEYS, KAFKA, Plan, SinkPlan
 from streamline.execution.streaming.settings import StreamingSettings, key_path, streaming_settings
 from streamline.execution.streaming.states import states_of
+from streamline.execution.streaming.topics import check_topics
 from streamline.execution.streaming.topology import Blocks, read_blocks
 from streamline.pipeline.model import PipelineModel
 
@@ -39,6 +40,7 @@ def make_plan(run: Run, model: PipelineModel) -> Plan:
     plan.states = states_of(run, model, plan, partial(context_of, run, model.uuid, settings))
     check_delivery(model, plan)
     _check_instances(model, plan)
+    check_topics(plan)
     plan.deliveries = deliveries_of(plan)
     return plan
 

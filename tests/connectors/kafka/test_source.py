@@ -346,6 +346,12 @@ async def test_case_11_a_static_member_says_that_it_waits_for_the_one_before(clu
         assert len(run.notes.having("group_instance_id one")) == 1
 
 
+async def test_case_11_each_process_of_a_pipeline_is_a_static_member_of_its_own(cluster: FakeCluster) -> None:
+    async with running(cluster, group_instance_id="one"), running(cluster, slot=1, group_instance_id="one"):
+        await until(lambda: len(cluster.consumers) == 2)
+        assert {consumer.options.instance_id for consumer in cluster.consumers} == {"one", "one-1"}
+
+
 # -- topics
 
 

@@ -1,0 +1,63 @@
+"""Pipelines whose topics would feed themselves, or whose sources would share messages by mistake."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+
+from streamline.errors import ConfigError
+from tests.execution.streaming.conftest import Stream
+
+
+def kafka(stream: Stream, uuid: str, type: str, upstream: list[str] | None = None, **config: Any) -> None:
+    text = yaml.safe_dump({"connector_type": "kafka", "bootstrap_server": "h:1", **config})
+    stream.files.block(uuid, text, type=type, language="yaml", upstream=upstream)
+
+
+@pytest.mark.parametrize(
+    ("read", "written", "letters"),
+    [
+        ("orders", "orders", None),
+        ("orders", "{stream}", None),
+        ("^orders.*", "orders-checked", None),
+        ("^orders.*", "done", "orders.dead"),
+    ],
+)
+def test_a_pipeline_that_would_read_what_it_writes(
+    stream: Stream, read: str, written: str, letters: str | None
+) -> None:
+    kafka(stream, "load", "data_loader", topics=read)
+    kafka(stream, "export", "data_exporter", topic=written)
+    if letters is not None:
+        stream.keys(dead_letter={"topic": letters})
+    with pytest.raises(ConfigError) as caught:
+        stream.plan()
+    assert caught.value.code == "kafka.endless_loop"
+    assert (caught.value.where or "").split(":")[0].endswith("export.yaml" if letters is None else "metadata.yaml")
+
+
+@pytest.mark.parametrize(
+    ("read", "written", "server"),
+    [("orders", "{stream}-checked", "h:1"), ("^orders", "orders-checked", "h:1"), ("orders", "orders", "other:1")],
+)
+def test_a_pipeline_that_does_not(stream: Stream, read: str, written: str, server: str) -> None:
+    kafka(stream, "load", "data_loader", topics=read)
+    kafka(stream, "export", "data_exporter", topic=written, bootstrap_server=server)
+    assert stream.plan()
+
+
+@pytest.mark.parametrize(
+    ("topics", "group", "shared"), [("a", None, True), ("^.", None, True), ("b", None, False), ("a", "g", False)]
+)
+def test_two_sources_in_one_group(stream: Stream, topics: str, group: str | None, shared: bool) -> None:
+    kafka(stream, "load", "data_loader", topics="a")
+    kafka(stream, "load_more", "data_loader", topics=topics, **({} if group is None else {"consumer_group": group}))
+    kafka(stream, "export", "data_exporter", ["load", "load_more"], topic="out")
+    if not shared:
+        assert stream.plan()
+        return
+    with pytest.raises(ConfigError) as caught:
+        stream.plan()
+    assert caught.value.code == "setting.conflict"
