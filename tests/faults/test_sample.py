@@ -13,12 +13,15 @@ from typing import Any
 
 import pytest
 
-from tests.faults import outputs, resume, streams, syncs, tables
+from tests.faults import kafka, outputs, resume, streams, syncs, tables
 from tests.faults.matrix import ROWS, VICTIMS, faults, lives, suffer
-from tests.services.require import services_required
+from tests.services.kafka import KafkaCluster
+from tests.services.require import ServiceMissingError, missing, services_required
 
 COUNT = 3 if services_required() else 1
 """Faults for each victim in a plain pipeline, and for each other shape of pipeline; random cases of a test."""
+KAFKA_FAULTS = 3
+"""Faults of a streaming pipeline."""
 CASES = 4 if services_required() else 1
 """Random cases of streams and of tables in each part of a test."""
 
@@ -58,6 +61,19 @@ def test_a_killed_batch_run_resumes_with_the_same_outputs(tmp_path: Path) -> Non
     whole, expected = resume.length(tmp_path / "measure")
     for moment in resume.moments(COUNT, chosen):
         print(resume.suffer(tmp_path / str(moment.number), moment, whole, expected))
+
+
+@pytest.mark.faults
+@pytest.mark.services
+def test_a_streaming_pipeline_survives_faults_of_processes_and_brokers(tmp_path: Path) -> None:
+    chosen = seed()
+    lived = kafka.life(1 + chosen % 8, chosen, KAFKA_FAULTS)
+    print(f"python -m tests.faults {kafka.NAME} --seed {chosen} --case {lived.number}, its first faults: {lived}")
+    try:
+        with KafkaCluster(kafka.BROKERS) as cluster:
+            print(kafka.suffer(tmp_path, cluster, lived))
+    except ServiceMissingError as error:
+        missing(str(error))
 
 
 @pytest.mark.faults

@@ -28,6 +28,8 @@ from streamline.connectors.kafka.failures import failure
 
 Result = TypeVar("Result")
 
+STALE = ("_TIMED_OUT", "_TRANSPORT")
+"""Errors of a client that may go on waiting for a controller that has died: it asks for no other one by itself."""
 NO_TOPIC = ("UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC", "TOPIC_EXCEPTION")
 
 
@@ -207,6 +209,7 @@ class ConfluentAdmin:
         try:
             return future.result(timeout=_left(deadline) + 1)
         except FutureTimeoutError:
+            self.close()
             raise failure(request, "_TIMED_OUT", "no answer in time") from None
 
     @contextlib.contextmanager
@@ -219,7 +222,10 @@ class ConfluentAdmin:
     def _failure(self, error: KafkaException, request: str) -> KafkaError:
         if self._library is not None:
             self._library.poll(0)  # what it has to tell of its connections
-        return self._troubles.failure(error, request)
+        failed = self._troubles.failure(error, request)
+        if failed.kafka_code in STALE:
+            self.close()  # the next request asks a new one
+        return failed
 
 
 def _list_offsets(library: Any, places: Any, **options: Any) -> Any:
