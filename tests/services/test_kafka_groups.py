@@ -39,6 +39,29 @@ def test_kafka_python_does_not_know_the_newer_protocol(kafka_server: Kafka) -> N
     assert caught.value.code == "kafka.group_protocol_unsupported"
 
 
+def test_case_12_kafka_python_learns_of_topics_after_an_error_has_ended_its_refreshes(kafka_server: Kafka) -> None:
+    bench = Bench(kafka_client("kafka-python"), kafka_server.servers)
+    try:
+        first, second = kafka_server.create_topic(), kafka_server.create_topic()
+        kafka_server.produce(first, [b"1"])
+        kafka_server.produce(second, [b"2"])
+        consumer, listener = bench.consumer(first)
+        assert values(read(consumer, 1)) == [b"1"]
+        cluster = consumer._library._cluster  # type: ignore[attr-defined]
+
+        def fail_once(cluster: object) -> None:
+            cluster.remove_listener(fail_once)  # type: ignore[attr-defined]
+            raise RuntimeError("Set changed size during iteration")
+
+        cluster.add_listener(fail_once)
+        cluster.request_update()
+        poll_until(consumer, lambda: cluster._refresh_loop_future.is_done)
+        consumer.subscribe([first, second], listener)
+        assert values(read(consumer, 1)) == [b"2"]
+    finally:
+        bench.close()
+
+
 def test_a_group_reads_and_goes_on_where_it_stopped(members: tuple[Bench, str], kafka_server: Kafka) -> None:
     bench, protocol = members
     topic, group = kafka_server.create_topic(), f"g-{secrets.token_hex(4)}"

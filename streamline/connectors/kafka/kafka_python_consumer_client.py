@@ -12,6 +12,7 @@ import queue
 import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from kafka import AsyncConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata, TopicPartition, errors
@@ -96,7 +97,6 @@ class KafkaPythonConsumer:
                 library.seek(TopicPartition(*partition), offset)
             self._subscribed = True
         elif not self._subscribed:
-            library.subscribe(topics=list(self._topics), listener=_Listener(self._events, library))
             self._subscribed = True
             self._polls.put((self._topics, 0, 0))
         if not self._polling:
@@ -325,19 +325,44 @@ def _serve(
     polls: queue.SimpleQueue[tuple[Sequence[str], int, int] | None],
     events: queue.SimpleQueue[tuple[str, Any, Any]],
 ) -> None:
-    """Poll whenever it is asked for, until None is."""
+    """Subscribe and poll whenever it is asked for, until None is."""
     while (poll := polls.get()) is not None:
         topics, limit, timeout_ms = poll
         try:
-            for topic in topics:
-                # The library may assign no partitions, and not notice, if it joins before it knows the topics.
-                library.partitions_for_topic(topic)
-            if not topics:
+            _keep_refreshing(library)
+            if topics:
+                # The network thread goes through the subscription without a lock when metadata come.
+                listener = _Listener(events, library)
+                library._net.run(partial(library.subscribe, topics=list(topics), listener=listener))
+                _learn_topics(library, topics)
+            else:
                 _keep_joining(library)
                 events.put(("records", library.poll(timeout_ms=timeout_ms, max_records=limit), None))
         except Exception as error:
-            if not topics:
-                events.put(("error", error, None))
+            events.put(("error", error, None))
+
+
+def _keep_refreshing(library: Any) -> None:
+    """Start the library's metadata refreshes again where an error has ended them: it does not notice, and whoever waits
+    for metadata then waits for ever.
+    """
+    cluster = library._cluster
+    if cluster._refresh_loop_future is not None and cluster._refresh_loop_future.is_done:
+        cluster._refresh_loop_future = None
+        cluster.start_refresh_loop()
+
+
+def _learn_topics(library: Any, topics: Sequence[str]) -> None:
+    """Let the library know topics: it may assign no partitions, and not notice, if it joins before it does.
+
+    `partitions_for_topic` would wait without a deadline.
+    """
+    cluster = library._cluster
+    for _ in range(2):  # the first refresh may have begun before the topics were subscribed to
+        if all(cluster.partitions_for_topic(topic) is not None for topic in topics):
+            return
+        with contextlib.suppress(errors.KafkaError):
+            library._net.run(library._manager.wait_for, cluster.request_update(), OPEN_SECONDS * 1000)
 
 
 def _keep_joining(library: Any) -> None:
