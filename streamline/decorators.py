@@ -101,6 +101,7 @@ data_integration_selected_streams = _decorator("data_integration_selected_stream
 data_integration_catalog = _decorator("data_integration_catalog")
 streaming_source = _decorator("streaming_source")
 streaming_sink = _decorator("streaming_sink")
+window = _decorator("window")
 
 on_success = _decorator("on_success", LEGACY)
 on_failure = _decorator("on_failure", LEGACY)

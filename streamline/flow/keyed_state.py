@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple, Protocol
 
 
@@ -44,6 +44,10 @@ class StateStore(Protocol):
 
     def get(self, place: Place, key: bytes) -> bytes | None:
         """Return a value; None: the key has none."""
+        ...
+
+    def items(self, place: Place) -> Iterator[tuple[bytes, bytes]]:
+        """Yield all values by key."""
         ...
 
     def marks(self, places: Collection[Place]) -> Mapping[Place, int]:

@@ -49,6 +49,8 @@ def shape_of(block: BlockFile, default: Shape = Shape.PANDAS) -> Shape:
             continue
         if not any(decorator_name(each) == "transformer" for each in node.decorator_list):
             continue
+        if any(decorator_name(each) == "window" for each in node.decorator_list):
+            return default  # its first parameter is a key
         parameters = [*node.args.posonlyargs, *node.args.args]
         if not parameters or parameters[0].annotation is None:
             return default

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -78,6 +78,10 @@ class StateCache:
         """Return a value."""
         row = self._db.execute("SELECT value FROM entries WHERE key = ?", (key,)).fetchone()
         return row[0] if row is not None else None
+
+    def items(self) -> Iterator[tuple[bytes, bytes]]:
+        """Yield all values by key."""
+        return iter(self._db.execute("SELECT key, value FROM entries"))
 
     def write(self, changes: Iterable[tuple[bytes, bytes | None]], offset: int | None, topic_id: str | None) -> None:
         """Write values (None deletes) and where it stands then, in one transaction.

@@ -7,7 +7,7 @@ messages are written by the pipeline's sinks, together with what was made of the
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NoReturn, TypeVar
@@ -153,6 +153,10 @@ class KafkaState:
     def get(self, place: Place, key: bytes) -> bytes | None:
         """See `StateStore.get`."""
         return self._open[place].cache.get(key)
+
+    def items(self, place: Place) -> Iterator[tuple[bytes, bytes]]:
+        """See `StateStore.items`."""
+        return self._open[place].cache.items()
 
     def marks(self, places: Collection[Place]) -> Mapping[Place, int]:
         """See `StateStore.marks`."""

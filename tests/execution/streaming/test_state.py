@@ -207,3 +207,83 @@ def test_repartitioning_is_refused(shop: Shop) -> None:
     with pytest.raises(ConfigError) as caught:
         shop.stream.plan()
     assert caught.value.code == "state.repartition_unavailable"
+
+
+WINDOWS = """
+@window({arguments})
+@transformer
+def count(key, window, messages, *args, **kwargs):
+    return {{"key": key, "at": [window.start.timestamp(), window.end.timestamp()], "ids": [m["id"] for m in messages]}}
+"""
+
+
+class Clock:
+    """Events with a time, as messages of one partition."""
+
+    def __init__(self, shop: Shop, arguments: str, **keys: Any) -> None:
+        self._shop = shop
+        self._next = 0
+        shop.build(WINDOWS.format(arguments=arguments), partitions=1, **keys)
+
+    def add(self, *times: float, user: str = "ann") -> None:
+        for at in times:
+            value = json.dumps({"user": user, "id": self._next, "at": at}).encode()
+            self._shop.cluster.write("clicks", value, key=user.encode(), time=int(at * 1000))
+            self._next += 1
+
+    def closed(self) -> list[tuple[str, list[float], list[int]]]:
+        """Run, and return all windows that were written."""
+        assert self._shop.run().status == "completed"
+        (values,) = self._shop.cluster.values("counts")
+        return [(row["key"], row["at"], row["ids"]) for row in map(json.loads, filter(None, values))]
+
+
+@pytest.mark.parametrize("keys", DELIVERIES, ids=["at-least-once", "exactly-once"])
+def test_tumbling_windows_close_over_restarts(shop: Shop, keys: dict[str, Any]) -> None:
+    clock = Clock(shop, "tumbling=60, key='user', time='at', lateness=5", **keys)
+    clock.add(0, 59.5, 61)
+    clock.add(10, user="bob")
+    assert clock.closed() == []
+    clock.add(58, 64.9)
+    assert clock.closed() == []
+    clock.add(65)
+    assert sorted(clock.closed()) == [("ann", [0, 60], [0, 1, 4]), ("bob", [0, 60], [3])]
+    clock.add(125)
+    assert clock.closed()[-1] == ("ann", [60, 120], [2, 5, 6])
+    assert len(clock.closed()) == 3
+
+
+def test_late_messages_are_dead_letters(shop: Shop) -> None:
+    clock = Clock(shop, "tumbling=60, time='at'")
+    clock.add(10, 60, 59, 61)
+    assert clock.closed() == [("ann", [0, 60], [0])]
+    (letter,) = shop.letters()
+    assert (letter.offset, letter.stage) == (2, "count")
+    assert "late" in letter.error
+
+
+def test_sliding_windows_overlap(shop: Shop) -> None:
+    clock = Clock(shop, "sliding=(60, 30)")
+    clock.add(10, 40, 125)
+    assert clock.closed() == [("ann", [-30, 30], [0]), ("ann", [0, 60], [0, 1]), ("ann", [30, 90], [1])]
+
+
+def test_sessions_grow_and_merge(shop: Shop) -> None:
+    clock = Clock(shop, "session=10, lateness=25")
+    clock.add(0, 15, 30, 8)
+    assert clock.closed() == []
+    clock.add(70)
+    assert clock.closed() == [("ann", [0, 25], [0, 1, 3]), ("ann", [30, 40], [2])]
+
+
+def test_a_window_key_is_the_key_of_the_message(shop: Shop) -> None:
+    clock = Clock(shop, "tumbling=60, key='id'")
+    clock.add(1, 70)
+    assert clock.closed() == []
+    assert len(shop.letters()) == 2
+
+
+@pytest.mark.parametrize("arguments", ["tumbling=0", "tumbling=1, session=1", "sliding=5"])
+def test_wrong_arguments_of_a_window(shop: Shop, arguments: str) -> None:
+    Clock(shop, arguments)
+    assert {error.code for error in shop.run().errors.values()} == {"window.invalid"}

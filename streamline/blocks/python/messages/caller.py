@@ -15,6 +15,8 @@ from streamline.blocks.python.function import BlockFile, PythonFunction, Shape, 
 from streamline.blocks.python.messages.frames import from_frame, to_frame
 from streamline.blocks.python.messages.keyed_state import BlockState
 from streamline.blocks.python.messages.parking import Parking
+from streamline.blocks.python.messages.windows import Window, Windows, window_settings
+from streamline.decorators import marks_of
 from streamline.errors import ConfigError, PipelineFailed
 from streamline.flow.bisection import bisect
 from streamline.flow.codecs.message_data import dump_data
@@ -89,6 +91,7 @@ class MessageCaller:
         self._keywords: dict[str, dict[str, Any]] = {}
         self._loop: asyncio.Runner | None = None
         self.parking = Parking() if settings.park else None
+        self._stream = ""
         self._raised = 0
         """On how many messages in a row it has raised."""
         self.state: BlockState | None = None
@@ -96,6 +99,7 @@ class MessageCaller:
             waits()
             self.state = BlockState(settings.state())
             self._offered["state"] = self.state.calls
+        self._windows = self._make_windows()
 
     def run(self, batch: MessageBatch, *, set_aside: bool) -> list[Item]:
         """Return what becomes of messages: one batch, and those that are refused.
@@ -109,6 +113,9 @@ class MessageCaller:
         if self.state is not None:
             self._waits()
             self.state.open(batch)
+        if self._windows is not None:
+            self._stream = batch.stream
+            return self._windows.run(batch)
         return _Run(self, batch, set_aside).items()
 
     def close(self) -> None:
@@ -181,6 +188,33 @@ class MessageCaller:
         if rows is None:
             raise self._wrong(f"a {type(result).__name__}")
         return rows
+
+    def _make_windows(self) -> Windows | None:
+        mark = next((mark for mark in marks_of(self._function.function) if mark.kind == "window"), None)
+        if mark is None:
+            return None
+        settings = window_settings(mark.args, mark.kwargs, self._function.where)
+        if self.state is None:
+            raise ConfigError(
+                "the function has @window, which its file does not show",
+                where=self._function.where,
+                hint="write `@window(…)` right above `@transformer`",
+                code="window.invalid",
+            )
+        return Windows(settings, self.state, self.block, self._close_window)
+
+    def _close_window(self, key: str, window: Window, messages: list[Any]) -> list[Any]:
+        """Call the function with a window that is closed.
+
+        Raises:
+            PipelineFailed: it raised.
+        """
+        keywords = self._function.keywords({**self._offered, "stream": self._stream}, positionals=3)
+        self._began()
+        try:
+            return self._messages(self._function.call(key, window, messages, keywords=keywords))
+        except UserError as error:
+            raise self.failed(error, f"failed with the window of {key!r} from {window.start.isoformat()}") from None
 
     def _awaited(self, result: Any) -> Any:
         async def wait() -> Any:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def takes_state(file: BlockFile) -> bool:
-    """Return whether a block's function takes `state`: as a parameter, or out of its keyword arguments.
+    """Return whether a block's function has windows, or takes `state`: as a parameter, or out of its keyword arguments.
 
     Raises:
         ConfigError: the file cannot be read or is not Python.
@@ -27,12 +27,19 @@ def takes_state(file: BlockFile) -> bool:
             continue
         if not any(decorator_name(each) == "transformer" for each in function.decorator_list):
             continue
+        if is_windowed(function):
+            return True
         arguments = function.args
         if any(each.arg == "state" for each in [*arguments.args[1:], *arguments.kwonlyargs]):
             return True
         rest = arguments.kwarg.arg if arguments.kwarg is not None else None
         return rest is not None and any(_takes_out(node, rest) for node in ast.walk(function))
     return False
+
+
+def is_windowed(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """Return whether a function is called with windows."""
+    return any(decorator_name(each) == "window" for each in function.decorator_list)
 
 
 def _takes_out(node: ast.AST, rest: str) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -84,14 +84,17 @@ class BlockState:
         calls: is given to the function.
         keys: of the messages in the current call.
         max_bytes: the most bytes of a value and its key.
+        place: the partition that is open.
+        indexes: what somebody keeps of a partition; dropped with it.
     """
 
     def __init__(self, store: StateStore) -> None:
         store.start()
         self.calls = State(self)
         self.max_bytes = store.max_bytes
+        self.indexes: dict[Place, Any] = {}
         self._store = store
-        self._place = Place("", -1)
+        self.place = Place("", -1)
         self._batch: MessageBatch | None = None
         self._range = range(0)
         self._keys: frozenset[bytes] | None = frozenset()
@@ -129,7 +132,7 @@ class BlockState:
             self._store.restore(place)
             self._overlay[place] = {}
             self.max_bytes = self._store.max_bytes
-        self._place = place or Place("", -1)
+        self.place = place or Place("", -1)
 
     def begin(self, batch: MessageBatch, first: int, count: int) -> None:
         """Begin a call with messages of the batch that is open."""
@@ -139,16 +142,21 @@ class BlockState:
     def keep(self) -> None:
         """Keep what the call has changed; without this it is as if there had been no call."""
         if self._call:
-            self._overlay[self._place].update(self._call)
-            self._changed.setdefault(self._place, {}).update(self._call)
+            self._overlay[self.place].update(self._call)
+            self._changed.setdefault(self.place, {}).update(self._call)
             self._call = {}
 
     def read(self, key: bytes) -> bytes | None:
         """Return a value as the call sees it."""
         value = self._call.get(key, _MISSING)
         if value is _MISSING:
-            value = self._overlay[self._place].get(key, _MISSING)
-        return self._store.get(self._place, key) if value is _MISSING else value
+            value = self._overlay[self.place].get(key, _MISSING)
+        return self._store.get(self.place, key) if value is _MISSING else value
+
+    def items(self) -> Iterator[tuple[bytes, bytes]]:
+        """Yield what the open partition had when it was restored; nothing was changed since."""
+        assert not self._overlay.get(self.place)
+        return self._store.items(self.place) if self.place in self._overlay else iter(())
 
     def change(self, key: bytes, value: bytes | None) -> None:
         """Change a value in the call."""
@@ -192,6 +200,7 @@ class BlockState:
         self._write()
         for place in places:
             self._overlay.pop(place, None)
+            self.indexes.pop(place, None)
             self._changed.pop(place, None)
             for proposed in self._proposed.values():
                 for each in proposed:
