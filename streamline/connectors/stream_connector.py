@@ -6,7 +6,7 @@ A connector is a `StreamConnector`, named in the registry by `InProcess.stream`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -132,6 +132,7 @@ class StreamContext(msgspec.Struct, frozen=True, kw_only=True):
         slot: number of this process among those of the pipeline, from 0 on; stable over restarts.
         checkout: tells the project's folder from its copies and other checkouts; stable over restarts.
         start: saved parts of a source's position; empty if it keeps them itself.
+        memory: of a source: what the next attempt of the same run is to know.
         startup_timeout: seconds that the other side may be unreachable at the start.
         until_caught_up: a source ends when it has given all that there was when it began.
         set_aside: messages that a sink cannot deliver are refused while later ones are delivered; if not, the first of
@@ -153,6 +154,7 @@ class StreamContext(msgspec.Struct, frozen=True, kw_only=True):
     until_caught_up: bool = False
     set_aside: bool = True
     start: Mapping[str, bytes] = {}
+    memory: MutableMapping[str, Any] = {}
     must_arrive: frozenset[str] = frozenset()
     note: Callable[[str, str], None] = lambda message, level: None
     secret: Callable[[str], None] = lambda value: None

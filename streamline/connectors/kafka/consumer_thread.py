@@ -255,12 +255,18 @@ class ConsumerThread:
 
     def _read(self, topics: dict[str, TopicInfo]) -> None:
         self._topics = topics
+        # An attempt that follows another in the same run knows what there was when that began.
+        known_partitions = self._context.memory.setdefault(
+            f"{self._selection} in group {self._settings.group}",
+            {name: topic.partitions for name, topic in topics.items()},
+        )
         self._membership = Membership(
             self._consumer,
             self._assignment,
             self._commits,
             settings=self._settings,
             topics=topics,
+            known_partitions=known_partitions,
             surroundings=self,
             clock=self._clock,
         )

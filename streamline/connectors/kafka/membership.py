@@ -52,7 +52,8 @@ class Membership:
     """The listener of a consumer. Its callbacks raise nothing: `failure` says what went wrong.
 
     Args:
-        topics: those that are read when it begins. Partitions that appear later are read from their first offset on.
+        known_partitions: how many partitions each topic had when the run began. Those that appear later are read from
+            their first offset on.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Membership:
         *,
         settings: KafkaSourceSettings,
         topics: Mapping[str, TopicInfo],
+        known_partitions: dict[str, int],
         surroundings: Surroundings,
         clock: Callable[[], float],
     ) -> None:
@@ -76,7 +78,7 @@ class Membership:
         self._assignment = assignment
         self._commits = commits
         self._settings = settings
-        self._known_partitions = {name: topic.partitions for name, topic in topics.items()}
+        self._known_partitions = known_partitions
         self._read_ids = {name: topic.id for name, topic in topics.items()}
         self._surroundings = surroundings
         self._clock = clock

@@ -81,6 +81,7 @@ async def run_attempts(
         number += 1
         outcome = await run_attempt(run, plan, number, read_again)
         if outcome.next_plan is not None:
+            outcome.next_plan.follow(plan)
             plan = outcome.next_plan
         if run.interrupted is None and outcome.error is None and outcome.next_plan is not None:
             continue

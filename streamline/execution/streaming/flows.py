@@ -91,7 +91,7 @@ class Flows(RouteBuilder):
         if not source.traits.keeps_positions:
             saved = run.store.bookmarks(run.pipeline, source.id)
             start = {key: mark.value.encode("utf-8", "surrogateescape") for key, mark in saved.items()}
-        context = self.context(source.id, start=start)
+        context = self.context(source.id, start=start, memory=source.memory)
         self.tell(source)
         return source.connector.open_source(source.config, context, source.where)
 

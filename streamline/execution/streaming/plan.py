@@ -46,9 +46,14 @@ class EndPlan(msgspec.Struct, kw_only=True):
 
 
 class SourcePlan(EndPlan, kw_only=True):
-    """A source block and what it promises."""
+    """A source block and what it promises.
+
+    Args:
+        memory: see `StreamContext.memory`.
+    """
 
     traits: SourceTraits
+    memory: dict[str, Any] = {}
 
 
 class SinkPlan(EndPlan, kw_only=True):
@@ -113,6 +118,12 @@ class Plan(msgspec.Struct, kw_only=True):
     def exactly_once(self) -> bool:
         """Whether messages and offsets are committed in one transaction."""
         return self.settings.delivery == "exactly-once"
+
+    def follow(self, before: Plan) -> None:
+        """Go on in the same run after another plan."""
+        for uuid, source in self.sources.items():
+            if uuid in before.sources:
+                source.memory = before.sources[uuid].memory
 
     def blocks(self) -> list[str]:
         """Return the uuids of all blocks: sources first."""

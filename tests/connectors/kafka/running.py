@@ -99,7 +99,9 @@ class Running:
 
 
 def context(cluster: FakeCluster | None = None, **given: Any) -> StreamContext:
-    return StreamContext(**{"pipeline": "p", "block": "load", "root": Path(), "startup_timeout": 5.0, **given})
+    return StreamContext(
+        **{"pipeline": "p", "block": "load", "root": Path(), "startup_timeout": 5.0, "memory": {}, **given}
+    )
 
 
 def settings(**given: Any) -> KafkaSourceSettings:
@@ -113,7 +115,9 @@ def settings(**given: Any) -> KafkaSourceSettings:
 @asynccontextmanager
 async def running(cluster: FakeCluster, *, slot: int = 0, **given: Any) -> AsyncIterator[Running]:
     """A source of topic `t` with settings, or a context, that differ by what is given."""
-    about = {key: given.pop(key) for key in ("until_caught_up", "startup_timeout", "delivery") if key in given}
+    about = {
+        key: given.pop(key) for key in ("until_caught_up", "startup_timeout", "delivery", "memory") if key in given
+    }
     notes = Notes()
     source = KafkaSource(settings(**given), cluster, context(slot=slot, note=notes, **about))
     run = Running(source, notes)

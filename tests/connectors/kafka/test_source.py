@@ -355,6 +355,20 @@ async def test_case_11_each_process_of_a_pipeline_is_a_static_member_of_its_own(
 # -- topics
 
 
+async def test_case_12_a_topic_that_appears_between_two_attempts_of_a_run_is_read_from_its_start(
+    cluster: FakeCluster,
+) -> None:
+    latest, memory = StartOffset(kind="latest"), dict[str, Any]()
+    cluster.write("t", b"old")
+    async with running(cluster, pattern=".*", offset=latest, until_caught_up=True, memory=memory) as run:
+        await run.ended.wait()
+    cluster.create("u")
+    cluster.write("u", b"new")
+    async with running(cluster, pattern=".*", offset=latest, until_caught_up=True, memory=memory) as run:
+        await run.ended.wait()
+        assert run.taken.values == [b"new"]
+
+
 async def test_case_12_a_topic_that_appears_is_read_from_its_start_whatever_the_offset_says(
     cluster: FakeCluster,
 ) -> None:
