@@ -15,7 +15,11 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "streamline"
-USERS = ("streamline/demo/project/", "streamline/project/starter/")  # files that are copied into users' projects
+USERS = (
+    "streamline/demo/project/",
+    "streamline/demo/streaming_project/",
+    "streamline/project/starter/",
+)  # files that are copied into users' projects
 
 LOWEST = frozenset({"errors", "decorators", "version", "extensions"})
 PROJECT = LOWEST | {"project"}

@@ -67,6 +67,12 @@ def test_an_integration_pipeline_of_your_own(tmp_path: Path) -> None:
         assert warehouse.execute("select count(*) from orders").fetchone() == (2,)
 
 
+def test_a_streaming_pipeline(tmp_path: Path) -> None:
+    *lines, demo = block_after("Streaming")
+    assert demo.endswith("streamline demo --streaming")
+    assert "completed: 20 records read" in typed(lines, tmp_path)
+
+
 def test_the_test_command_is_the_one_that_continuous_integration_runs() -> None:
     (line,) = block_after("Work on it")
     assert line.startswith("python3 -m venv .venv && ")

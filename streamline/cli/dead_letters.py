@@ -182,13 +182,14 @@ def _opened(app: App, pipeline: str) -> Iterator[tuple[Letters, bool]]:
 
 @contextmanager
 def _letters(app: App, store: Store, pipeline: str) -> Iterator[tuple[Letters, bool]]:
+    from streamline.execution.engine import takes
     from streamline.execution.streaming.letters import StoredLetters
 
     if pipeline not in app.project.pipelines():
         yield StoredLetters(store, pipeline), False
         return
     model = app.load_pipeline(pipeline)
-    if model.type != "streaming":
+    if not takes(model, "until_caught_up"):  # it moves no messages
         yield StoredLetters(store, pipeline), False
         return
     from streamline.execution.streaming.letter_box import pipeline_letters

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from streamline.cli.output import cell, print_table
+from streamline.cli.demo_output import print_commands, say_title
+from streamline.cli.output import print_table
 from streamline.errors import PipelineFailed
 
 if TYPE_CHECKING:
@@ -22,18 +22,24 @@ WAREHOUSE = "warehouse.duckdb"
 
 
 @click.command("demo")
-@click.argument("folder", metavar="[DIR]", default="streamline-demo", type=click.Path(path_type=Path))
-@click.pass_context
-def command(ctx: click.Context, folder: Path) -> None:
+@click.argument("folder", metavar="[DIR]", required=False, type=click.Path(path_type=Path))
+@click.option("--streaming", is_flag=True, help="Show a streaming pipeline instead; no Kafka needs to be installed.")
+def command(folder: Path | None, streaming: bool) -> None:
     """Create a project with a shop database, sync it to DuckDB, change the shop and sync again.
 
-    DIR must be empty or not exist. The default is ./streamline-demo.
+    DIR must be empty or not exist. The default is ./streamline-demo, or ./streamline-streaming-demo.
     """
+    if streaming:
+        from streamline.cli.demo_streaming import show
+
+        show(folder or Path("streamline-streaming-demo"))
+        return
+    folder = folder or Path("streamline-demo")
     from streamline.demo import shop, warehouse
     from streamline.demo.project_folder import make_project
 
     make_project(folder)
-    _say(f"Created a project in {folder}")
+    say_title(f"Created a project in {folder}")
     purposes = {
         "shop.db": "the shop's database: customers, orders, order lines, products",
         "pipelines/shop/metadata.yaml": "the pipeline: source, transformer, destination",
@@ -43,31 +49,26 @@ def command(ctx: click.Context, folder: Path) -> None:
     }
     print_table(["FILE", "DESCRIPTION"], purposes.items())
 
-    _say("The first sync copies everything")
+    say_title("The first sync copies everything")
     _sync(folder)
     _show_moved(folder, warehouse.shop_counts(folder / shop.DATABASE))
 
-    _say("A day passes in the shop")
+    say_title("A day passes in the shop")
     changes = shop.live(folder / shop.DATABASE)
     click.echo("Added, changed or deleted: " + ", ".join(f"{number} {table}" for table, number in changes.items()))
 
-    _say("The second sync copies the changes (and replaces the products table)")
+    say_title("The second sync copies the changes (and replaces the products table)")
     _sync(folder)
     _show_moved(folder, warehouse.shop_counts(folder / shop.DATABASE))
 
-    _say("The data in the warehouse")
+    say_title("The data in the warehouse")
     sales = warehouse.query(folder / WAREHOUSE, warehouse.SALES)
     print_table([name.upper() for name in sales.columns], sales.rows)
     customers = warehouse.query(folder / WAREHOUSE, warehouse.CUSTOMERS)
     print_table([name.upper() for name in customers.columns], customers.rows)
 
-    _say("Next steps")
-    _print_commands(folder)
-
-
-def _say(title: str) -> None:
-    click.echo()
-    click.secho(title, bold=True)
+    say_title("Next steps")
+    _print_next(folder)
 
 
 def _sync(folder: Path) -> None:
@@ -106,14 +107,8 @@ def _moved(folder: Path) -> dict[str, int]:
     return {stream["stream"]: stream["read"] for stream in run.summary.get("streams", [])}
 
 
-def _print_commands(folder: Path) -> None:
-    # `.venv/bin/streamline demo` works without an active environment; the commands below would not.
-    activate = Path(sys.prefix) / "bin" / "activate"
-    commands = {}
-    if shutil.which("streamline") is None and activate.is_file():
-        commands[f". {shlex.quote(str(activate))}"] = "activate the environment, once per shell"
-    commands |= {
-        f"cd {shlex.quote(str(folder))}": "",
+def _print_next(folder: Path) -> None:
+    commands = {
         f"streamline explain {PIPELINE}": "show the plan and its delivery guarantees",
         f"streamline state list {PIPELINE}": "show the bookmark of each stream",
         "streamline runs show": "show the last run",
@@ -122,6 +117,4 @@ def _print_commands(folder: Path) -> None:
         f"python shop.py && streamline run {PIPELINE}": "change the shop and sync again",
         f"streamline run {PIPELINE} --full-refresh --stream orders": "read a stream again from the beginning",
     }
-    width = max(map(len, commands))
-    for line, what in commands.items():
-        click.echo(f"  {line.ljust(width)}  {cell(what) if what else ''}".rstrip())
+    print_commands(folder, commands)

@@ -14,6 +14,7 @@ TEMPLATE = Path(__file__).with_name("starter")
 PIPELINES = {
     "example": "a CSV file into a JSONL file, through a tap and a target",
     "report": "a batch of Python and SQL blocks",
+    "live": "a stream of orders, which ends after a few seconds here",
     "models": "a dbt project; installs dbt on first use",
 }
 """The example pipelines, with descriptions."""

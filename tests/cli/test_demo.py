@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import sqlite3
 from contextlib import closing
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import duckdb
+import pytest
+import yaml
+from click.testing import CliRunner
 
+from streamline.cli.main import main
 from tests.support.preloaded import streamline
 
 
@@ -58,3 +64,27 @@ def test_demo_refuses_a_folder_with_something_in_it(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "not empty" in done.stderr
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
+
+
+def test_the_streaming_demo_ends_by_itself_with_every_order_delivered(tmp_path: Path) -> None:
+    done = streamline(tmp_path, "demo", "--streaming", "live")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1,000 orders in, 994 totals out, 6 dead letters" in done.stdout
+    assert "1,000 orders in, 1,000 totals out" in done.stdout
+    pipeline = yaml.safe_load((tmp_path / "live/pipelines/orders/metadata.yaml").read_text())
+    assert pipeline["variables"] == {"kafka": "localhost:9092"}
+    for command in (["explain", "orders"], ["runs", "show"], ["check", "--help"]):
+        assert streamline(tmp_path / "live", *command).returncode == 0
+
+
+def test_the_streaming_demo_says_what_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    find_spec = importlib.util.find_spec
+
+    def without_confluent(name: str, package: str | None = None) -> ModuleSpec | None:
+        return None if name == "confluent_kafka" else find_spec(name, package)
+
+    monkeypatch.setattr("importlib.util.find_spec", without_confluent)
+    result = CliRunner().invoke(main, ["demo", "--streaming", str(tmp_path / "live")])
+    assert result.exit_code == 2
+    assert "pip install 'streamline[confluent]'" in result.output
+    assert not (tmp_path / "live").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ def test_the_project_is_whole(tmp_path: Path) -> None:
     model = load_pipeline(project, "example")
     assert model.order() == ["read_orders", "add_total", "write_orders"]
     assert load_pipeline(project, "report").order() == ["load_orders", "total_by_customer", "write_report"]
+    assert load_pipeline(project, "live").order() == ["stream_orders", "large_orders", "append_orders"]
     assert load_pipeline(project, "models").order() == ["load_orders", "customers"]
     for pipeline in project.pipelines():
         assert f"streamline run {pipeline}" in out
@@ -68,7 +70,7 @@ def test_nothing_is_overwritten(tmp_path: Path, file: str, says: str) -> None:
         assert [path for path in folder.rglob("*") if path.is_file()] == [taken]
 
 
-@pytest.mark.parametrize("pipeline", ["example", "report", "models"])
+@pytest.mark.parametrize("pipeline", ["example", "report", "live", "models"])
 def test_check_finds_nothing_wrong(tmp_path: Path, pipeline: str) -> None:
     init(tmp_path)
     result = CliRunner().invoke(main, ["--project", str(tmp_path), "check", pipeline])
@@ -94,6 +96,15 @@ def test_the_batch_example_runs_at_once(tmp_path: Path) -> None:
     assert "4 customers" in run(tmp_path, "report")
     lines = (tmp_path / "output/report.csv").read_text().splitlines()
     assert lines[:3] == ["customer,orders,total", "Grace,1,249.0", "Ada,2,78.8"]
+
+
+def test_the_streaming_example_goes_on_where_it_ended(tmp_path: Path) -> None:
+    init(tmp_path)
+    run(tmp_path, "live")
+    run(tmp_path, "live")
+    numbers = [json.loads(line)["id"] for line in (tmp_path / "output/large_orders.jsonl").read_text().splitlines()]
+    assert (numbers[0], numbers[-1]) == (4, 39)
+    assert numbers == sorted(set(numbers))
 
 
 def test_the_batch_example_s_condition_decides(tmp_path: Path) -> None:

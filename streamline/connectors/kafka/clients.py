@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Collection
 from importlib import metadata
+from typing import TYPE_CHECKING
 
 from streamline.connectors.kafka.client import KafkaClient
 from streamline.errors import ConfigError
+
+if TYPE_CHECKING:
+    from streamline.connectors.kafka.mock_cluster_client import MockCluster
 
 CLIENTS = ("kafka-python", "confluent")
 
@@ -59,6 +64,18 @@ def _confluent(where: str | None) -> KafkaClient:
             code="kafka.client_too_old",
         )
     return ConfluentClient()
+
+
+def mock_cluster(topics: Collection[str]) -> MockCluster:
+    """Start a cluster in memory.
+
+    Raises:
+        ConfigError: the package confluent-kafka, which brings it, is not installed, or too old.
+    """
+    _confluent(None)
+    from streamline.connectors.kafka.mock_cluster_client import MockCluster
+
+    return MockCluster(topics)
 
 
 def _require(module: str, package: str, floor: tuple[int, ...], install: str, where: str | None) -> None:
