@@ -154,6 +154,7 @@ DEFAULT_SYSTEMS: Mapping[Role, str] = {"tap": "sqlite", "target": "duckdb"}
 """What `streamline add` uses where nothing is named."""
 
 IN_PROCESS: Mapping[str, InProcess] = {
+    "files": InProcess(stream="streamline.connectors.files.connector:CONNECTOR"),
     "kafka": InProcess(stream="streamline.connectors.kafka.connector:CONNECTOR"),
     # Taps and targets, whatever their names.
     "singer": InProcess(stream="streamline.connectors.singer.connector:SINGER"),

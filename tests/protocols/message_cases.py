@@ -9,6 +9,9 @@ from typing import Any
 
 import anyio
 
+from streamline.connectors.files.settings import FileSettings, RecordSettings
+from streamline.connectors.files.source import FileSource as LineSource
+from streamline.connectors.files.tracked_file import FilePart, TrackedFile
 from streamline.connectors.kafka.client import (
     Connection,
     Consumer,
@@ -22,6 +25,7 @@ from streamline.connectors.kafka.source import KafkaSource
 from streamline.connectors.python.sink import PythonSink
 from streamline.connectors.python.source import PythonSource
 from streamline.connectors.python.user_class import UserClass
+from streamline.connectors.stream_connector import StreamContext
 from streamline.errors import StreamlineError
 from streamline.flow.items import BadRecord, Item, MessageBatch, Origin, Position
 from streamline.flow.protocols import Sink, Source
@@ -189,5 +193,42 @@ class PythonClassSink(SinkCase):
         self._gate.set()
 
 
-MESSAGE_SOURCES: list[type[SourceCase]] = [Kafka, PythonClass]
+class LinesOfFile(SourceCase):
+    """Number n is the n-th line of a file. It ends where there are few of them."""
+
+    name = "FileSource, lines"
+
+    def make(
+        self, count: int, *, start: Mapping[str, bytes] | None = None, fail_at: int | None = None, id: str = "load"
+    ) -> Source:
+        self._file = self.folder / "numbers.jsonl"
+        lines = [self._line(number) for number in range(1, min(count, 10_000) + 1)]
+        if fail_at is not None:
+            lines[fail_at - 1] = b"9" * 1_000
+        self._file.write_bytes(b"".join(lines))
+        records = RecordSettings(batch_size=EVERY, max_record_bytes=900)
+        settings = FileSettings(path=self._file, records=records, poll_interval=0.01)
+        until_caught_up = count <= 10_000
+        options = StreamContext(
+            pipeline="p", block=id, root=self.folder, start=start or {}, until_caught_up=until_caught_up
+        )
+        return LineSource(settings, options)
+
+    def parts(self, number: int) -> dict[str, bytes]:
+        offset = sum(len(self._line(each)) for each in range(1, number + 1))
+        status = self._file.stat()
+        file = TrackedFile(
+            self._file,
+            "numbers.jsonl",
+            (status.st_ino, status.st_dev),
+            FileSettings(path=self._file, records=RecordSettings()),
+            FilePart(path="numbers.jsonl", offset=offset),
+        )
+        return {str(status.st_ino): file.part()}
+
+    def _line(self, number: int) -> bytes:
+        return b'{"id":%d}\n' % number
+
+
+MESSAGE_SOURCES: list[type[SourceCase]] = [Kafka, PythonClass, LinesOfFile]
 MESSAGE_SINKS: list[type[SinkCase]] = [PythonClassSink]
