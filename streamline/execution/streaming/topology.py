@@ -10,7 +10,13 @@ import msgspec
 from streamline.blocks.connector.json_values import json_value
 from streamline.blocks.connector.spec import open_spec
 from streamline.blocks.python.file import BlockFile
-from streamline.connectors.registry import find_stream_connector, stream_connector_names
+from streamline.connectors.registry import (
+    Role,
+    connector_name,
+    find_connector,
+    find_stream_connector,
+    stream_connector_names,
+)
 from streamline.connectors.stream_connector import Side, StreamConnector, StreamContext
 from streamline.errors import ConfigError
 from streamline.execution.places import check_places, leads_nowhere
@@ -27,6 +33,7 @@ if TYPE_CHECKING:
 SINGER = "singer"
 """The connector of taps and targets."""
 
+_ROLES: dict[str, Role] = {"source": "tap", "destination": "target"}
 _SIDES: dict[str, Side] = {"data_loader": "source", "data_exporter": "destination"}
 
 
@@ -95,6 +102,8 @@ def _read(
     file = open_spec(block, renderer)
     name, key = _name(file, _SIDES[block.type], renderer)
     connector = find_stream_connector(name)
+    if key != "connector_type" and find_connector(connector_name(name, _ROLES[key])) is not None:
+        connector = None  # `source: files` is the tap, in every pipeline
     singer = connector is None and key != "connector_type"
     if singer:
         connector = find_stream_connector(SINGER)
