@@ -32,7 +32,7 @@ class FilesConnector:
         records = file_settings(config, context, where).records
         return SourceTraits(
             replays=True,
-            positions="the state store",
+            positions="the state database",
             decoder=decoder_of(records.format, records.delimiter, records.columns),
             format=PASSED_ON.get(records.format),
             include_metadata=records.include_metadata,
