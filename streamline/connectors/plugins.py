@@ -30,12 +30,11 @@ from streamline.errors import ConfigError
 from streamline.extensions import extensions
 from streamline.processes.orphans import RUN_ID_VARIABLE
 from streamline.project.entries import PluginEntry, Proof
-from streamline.project.environments import Environment, Notify, Requirements, ensure_environment
-from streamline.project.lockfile import Locked
 from streamline.project.suggest import nearest
 from streamline.version import __version__
 
 if TYPE_CHECKING:
+    from streamline.project.environments import Environment, Notify, Requirements
     from streamline.project.project import Project
 
 _ALWAYS = frozenset(("PATH", "HOME", "LANG", "TZ", "TMPDIR"))
@@ -151,6 +150,9 @@ def child_environment(entry: PluginEntry | None, environ: Mapping[str, str]) -> 
 
 def requirements_of(project: Project, entry: PluginEntry) -> Requirements:
     """Return the requirements of a declared plugin's environment."""
+    from streamline.project.environments import Requirements
+    from streamline.project.lockfile import Locked
+
     written = project.plugins[entry.name]
     return Requirements(
         name=entry.name,
@@ -186,6 +188,9 @@ def _declared(project: Project, name: str, role: Role, notify: Notify | None) ->
     library = None
     content: list[object]
     if entry.pip:
+        # Imported here: plugins with a command of their own have no environment.
+        from streamline.project.environments import ensure_environment
+
         environment = ensure_environment(project, requirements_of(project, entry), notify=notify)
         argv = _pip_argv(project, entry, environment, role)
         library = environment.library
@@ -220,6 +225,8 @@ def _builtin(project: Project, connector: Connector, entry: PluginEntry | None, 
     if connector.importable_here():
         python, content = sys.executable, ["here", sys.version]
     else:
+        from streamline.project.environments import Requirements, ensure_environment
+
         wanted = Requirements(name=connector.name, pip=[*connector.requirements])
         environment = ensure_environment(project, wanted, notify=notify)
         python, content = environment.python, [environment.fingerprint]

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from streamline.blocks.call import block_text
 from streamline.errors import ConfigError
 from streamline.pipeline.model import PipelineModel
 from streamline.project.project import Project
@@ -22,6 +21,7 @@ def user_code(project: Project, model: PipelineModel, renderer: Renderer) -> Ite
     if not blocks:
         yield
         return
+    from streamline.blocks.call import block_text
     from streamline.blocks.python import user_modules
     from streamline.io.config import use_renderer
     from streamline.project.current import set_current

@@ -10,7 +10,6 @@ import msgspec
 
 from streamline.connectors.singer.batch_files import FileSource
 from streamline.connectors.singer.dropped_keys import DroppedKeys, DroppedKeysSource
-from streamline.connectors.singer.mapper import MapperProcess
 from streamline.connectors.singer.parser import MAX_RECORD_BYTES
 from streamline.connectors.singer.tap import TapCommand, TapProcess
 from streamline.connectors.singer.target import DRAIN_SECONDS, TargetCommand, TargetProcess
@@ -108,6 +107,8 @@ def tap_source(
     files = FileSource(tap, run_dir=workspace.run_dir, root=workspace.root, passed=passed)
     source: Source = files
     for mapper in mappers:
+        from streamline.connectors.singer.mapper import MapperProcess  # most sources have none
+
         source = MapperProcess(
             mapper, source, run_dir=workspace.run_dir, masker=workspace.masker, log=workspace.log_of(mapper.id)
         )

@@ -74,6 +74,11 @@ class SelectedStream(msgspec.Struct, kw_only=True):
         """Whether the tap may send columns that are not read."""
         return self.settings.get("columns") is not None or not all(self.marks.values())
 
+    @property
+    def adapted(self) -> bool:
+        """Whether it has settings that the tap may ignore, so that its messages are changed after it."""
+        return self.own_key or bool(self.schema_override) or self.drops_columns
+
 
 class TapTraits(msgspec.Struct, frozen=True):
     """What selection needs to know about a tap.

@@ -27,7 +27,6 @@ from streamline.flow.items import ArrowBatch, BadRecord, FileBatch, Item, Positi
 from streamline.flow.runtime import Flow, FlowOutcome, Runtime
 from streamline.flow.stages.schema_change import SchemaPaused
 from streamline.flow.tasks import task_group
-from streamline.flow.unconfirmed import UnconfirmedSource
 
 if TYPE_CHECKING:
     from streamline.flow.stages.validate import BadRecordLimit
@@ -156,6 +155,8 @@ class Attempt:
         if files is not None:
             self._files[group.id] = files
         if not self._plan.confirms:
+            from streamline.flow.unconfirmed import UnconfirmedSource  # only for records that are sent again
+
             source = UnconfirmedSource(source)
         route = self._routes.route(group, self._plan.paths[group.source], self._sinks)
         self._book.watch(group.source, route)

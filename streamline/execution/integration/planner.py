@@ -17,7 +17,6 @@ from streamline.connectors.singer.capabilities import Capabilities, check_config
 from streamline.connectors.singer.catalog import Catalog, matches
 from streamline.connectors.singer.discovery import DiscoveryFailed
 from streamline.connectors.singer.grouping import SHARED, StreamGroup, group_streams
-from streamline.connectors.singer.override import parse_override, parse_overrides
 from streamline.connectors.singer.selection import SelectedStream, apply_settings, choose, refuse_without_catalog
 from streamline.connectors.singer.state import join_state, rows_have_bookmarks
 from streamline.errors import ConfigError
@@ -348,7 +347,11 @@ def check_bookmark_blocks(model: PipelineModel, sources: Collection[str], variab
     Raises:
         ConfigError: naming it.
     """
-    for block in parse_overrides(variables.get(BOOKMARK_VARIABLE) or {}):
+    if not variables.get(BOOKMARK_VARIABLE):
+        return
+    from streamline.connectors.singer.override import parse_overrides  # hardly any run has some
+
+    for block in parse_overrides(variables[BOOKMARK_VARIABLE]):
         if block not in sources:
             raise ConfigError(
                 f"{BOOKMARK_VARIABLE}: the pipeline has no source {block!r}",
@@ -364,6 +367,10 @@ def check_bookmark_names(context: Run, sources: Mapping[str, SourcePlan]) -> Non
     Raises:
         ConfigError: a stream that is not read, or a tap that takes no state.
     """
+    if not context.options.bookmarks:
+        return
+    from streamline.connectors.singer.override import parse_override  # hardly any run has some
+
     for text in context.options.bookmarks:
         name = parse_override(text).stream
         takers = [source for source in sources.values() if source.catalog is None or source.find(name) is not None]

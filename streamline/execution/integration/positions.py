@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from streamline.blocks.connector.source import OpenedSource
 from streamline.connectors.singer.catalog import Catalog, matches
-from streamline.connectors.singer.override import Override, override_rows, parse_override, parse_overrides
 from streamline.connectors.singer.selection import SelectedStream
 from streamline.connectors.singer.state import currently_syncing, rows_have_bookmarks, without_currently_syncing
 from streamline.errors import ConfigError
@@ -17,6 +16,9 @@ from streamline.execution.run import Run, checking_options
 from streamline.flow.codecs import jsontext
 from streamline.flow.items import REST
 from streamline.state.store import Bookmark, BookmarkOverride, Cause
+
+if TYPE_CHECKING:
+    from streamline.connectors.singer.override import Override
 
 BOOKMARK_VARIABLE = "__bookmark_values__"
 
@@ -256,6 +258,10 @@ def _apply_overrides(
     positions: Positions,
     begun: Collection[str],
 ) -> None:
+    if not context.options.bookmarks and not variables.get(BOOKMARK_VARIABLE):
+        return
+    from streamline.connectors.singer.override import parse_overrides  # hardly any run has some
+
     with checking_options():
         for override in _asked(context, source.catalog, selected):
             _apply(override, "--bookmark", source, selected, positions, begun)
@@ -278,6 +284,8 @@ def _apply_overrides(
 
 def _asked(context: Run, catalog: Catalog | None, selected: Sequence[SelectedStream]) -> list[Override]:
     """Return the `--bookmark` options for streams that this source reads."""
+    from streamline.connectors.singer.override import parse_override
+
     names = {name for stream in selected for name in (stream.id, stream.stream, *stream.names)}
     overrides = [parse_override(text) for text in context.options.bookmarks]
     return [each for each in overrides if catalog is None or each.stream in names]
@@ -291,6 +299,8 @@ def _apply(
     positions: Positions,
     begun: Collection[str],
 ) -> list[str]:
+    from streamline.connectors.singer.override import override_rows
+
     stream = source.catalog.require(override.stream, where=where) if source.catalog is not None else None
     for each in selected:
         if stream is not None and each.id == stream.id and override.column in stream.properties:

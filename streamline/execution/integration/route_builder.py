@@ -8,10 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from streamline.connectors.singer.stages.destination import DestinationStage, ExportStage
-from streamline.connectors.singer.stages.source import SourceStage
 from streamline.connectors.singer.stages.stream_plan import HELD_VERSIONS_CAPABILITY, StreamPlan
-from streamline.connectors.singer.stages.undeclared import UndeclaredStage
 from streamline.connectors.singer.state import has_bookmarks, state_of
 from streamline.execution.events import StreamStopped, failure_from, masked
 from streamline.execution.flow_runs import block_keywords
@@ -66,6 +63,8 @@ class RouteBuilder:
         streams = {name: stream for stream in group.streams for name in (*stream.names, stream.stream)}
         source = self._plan.sources[group.source]
         if len(source.groups) > 1 and not self._plan.mappers.get(source.id):
+            from streamline.connectors.singer.stages.undeclared import UndeclaredStage
+
             declared = {name for stream in source.catalog or () for name in (stream.id, *stream.names)}
             stages.append(
                 UndeclaredStage(
@@ -78,7 +77,9 @@ class RouteBuilder:
             )
         unselected = {name for stream in source.catalog or () for name in stream.names}.difference(streams)
         # Dead letters from behind a transformer come without streams: they have passed these stages.
-        if group.streams and SourceStage.needed(group.streams, unselected):
+        if group.streams and (unselected or any(stream.adapted for stream in group.streams)):
+            from streamline.connectors.singer.stages.source import SourceStage
+
             warn = partial(self._context.warn, source.id)
             stages.append(SourceStage(streams, unselected, warn=warn))
         return stages
@@ -111,6 +112,8 @@ class RouteBuilder:
         source = self._plan.sources[group.source]
         stages: list[Stage] = []
         if sink.spec.streams.entries:
+            from streamline.connectors.singer.stages.destination import ExportStage
+
             stages.append(ExportStage(lambda stream: sink.plan_of(source.id, stream) is not None))
         stages += [
             SchemaCheckStage(partial(_keys_of, source, sink), partial(sink.same_but_case, source)),
@@ -135,6 +138,8 @@ class RouteBuilder:
         )
         changed = any(_changes(plan) for plan in sink.plans.values())
         if changed or sink.spec.streams.entries or not sink.plans:
+            from streamline.connectors.singer.stages.destination import DestinationStage
+
             stages.append(DestinationStage(lambda stream: sink.plan_of(source.id, stream), target=sink.plugin.name))
         return stages
 

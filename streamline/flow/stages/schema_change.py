@@ -28,7 +28,6 @@ from streamline.flow.items import (
     Schema,
 )
 from streamline.flow.protocols import ImmediateStage
-from streamline.flow.stages.lenient import validator, without_flags
 
 STAGE = "schema_change"
 ADDED = "x-streamline-added"
@@ -286,6 +285,8 @@ def _validator(stream: str, known: JSONObject, columns: Iterable[str]) -> Any:
         "time": _reads(time_of_day.fromisoformat),
     }
     rest: JSONObject = {key: known[key] for key in ("definitions", "$defs") if key in known}
+    from streamline.flow.stages.lenient import validator, without_flags  # only for columns whose type changed
+
     schema = without_flags({**rest, "properties": {name: properties(known)[name] for name in columns}})
     return validator(stream, [schema], validate_formats=True, formats=formats)
 

@@ -44,13 +44,6 @@ class SourceStage(ImmediateStage):
         self._needles: dict[str, list[bytes]] = {}
         """What stands in records that hold an unread property; nothing where the SCHEMA has one."""
 
-    @staticmethod
-    def needed(streams: Sequence[SelectedStream], unselected: Collection[str] = ()) -> bool:
-        """Return whether any stream has settings that a tap may ignore."""
-        return bool(unselected) or any(
-            stream.own_key or stream.schema_override or stream.drops_columns for stream in streams
-        )
-
     async def process(self, item: Item) -> Sequence[Item]:
         """See `Stage.process`."""
         if isinstance(item, Position):
