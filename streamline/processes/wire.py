@@ -171,6 +171,8 @@ def hide_memory() -> None:
 
 def _prctl(option: int, value: int) -> None:
     if sys.platform == "linux":
-        import ctypes
+        # The core of ctypes: importing all of it takes five times as long, and every command calls this.
+        import _ctypes
 
-        ctypes.CDLL(None).prctl(option, ctypes.c_ulong(value), 0, 0, 0)
+        address = _ctypes.dlsym(_ctypes.dlopen(None), "prctl")  # type: ignore[arg-type]  # None: this process
+        _ctypes.call_cdeclfunction(address, (option, value, 0, 0, 0))

@@ -13,12 +13,11 @@ from streamline.project.yamlfile import read_text
 FILE = ".env"
 
 _SPACE = r"[ \t]*"
-_LINE = re.compile(
+_LINE = (
     rf"{_SPACE}(?:\#[^\n]*|"
     rf"(?:export[ \t]+)?(?P<name>[A-Za-z_][A-Za-z0-9_.]*){_SPACE}={_SPACE}"
     r"""(?:"(?P<double>(?:[^"\\]|\\.)*)"|'(?P<single>[^']*)'|(?P<plain>[^\s"'#][^\n]*?)?)"""
-    rf"(?:{_SPACE}|[ \t]+\#[^\n]*))?(?:\n|\Z)",
-    re.DOTALL,
+    rf"(?:{_SPACE}|[ \t]+\#[^\n]*))?(?:\n|\Z)"
 )
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _ESCAPED = {"n": "\n", "t": "\t", "r": "\r", '"': '"', "\\": "\\", "$": "$"}
@@ -51,11 +50,12 @@ def parse(text: str) -> dict[str, str]:
     Raises:
         ConfigError: a line is not NAME=VALUE. The message does not quote it: it may hold a secret.
     """
+    line = re.compile(_LINE, re.DOTALL)  # compiled here: most projects have no such file
     text = text.replace("\r\n", "\n")
     values: dict[str, str] = {}
     place = 0
     while place < len(text):
-        match = _LINE.match(text, place)
+        match = line.match(text, place)
         if match is None or "\0" in match[0]:
             raise ConfigError(
                 "this line is not NAME=VALUE",

@@ -14,13 +14,13 @@ REASON_LINES = 5
 BEFORE_LINES = 8
 
 _TRACEBACK = "(most recent call last):"
-_FRAME = re.compile(r'\s+File ".*", line \d+|\s*[╭│╰]')
+_FRAME = r'\s+File ".*", line \d+|\s*[╭│╰]'
 """A frame of Python, or a line of the box that the library rich draws around them."""
 
-_OTHER_FRAME = re.compile(r"\s+(at \S|\.\.\. \d+ more)")
+_OTHER_FRAME = r"\s+(at \S|\.\.\. \d+ more)"
 """A frame of Java or JavaScript; they stand below their error."""
 
-_CHAIN = re.compile(r"(During handling of the above exception|The above exception was the direct cause)")
+_CHAIN = r"(During handling of the above exception|The above exception was the direct cause)"
 
 # How singer-python, its PipelineWise fork, the SDK and our connectors refuse a config.
 _REFUSED = (
@@ -67,9 +67,9 @@ def _folded(lines: Sequence[str]) -> tuple[list[str], int]:
     inside = False
     for line in lines:
         text = message_of(line)
-        if text.rstrip().endswith(_TRACEBACK) or _FRAME.match(text):
+        if text.rstrip().endswith(_TRACEBACK) or re.match(_FRAME, text):
             inside = True
-        elif _CHAIN.match(text) or _OTHER_FRAME.match(text):
+        elif re.match(_CHAIN, text) or re.match(_OTHER_FRAME, text):
             pass
         elif inside and text[:1] in " \t":
             pass  # a frame's line of code
