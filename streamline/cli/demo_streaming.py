@@ -105,28 +105,36 @@ def _stream(folder: Path, cluster: MockCluster) -> list[dict[str, object]]:
     """Run the pipeline while orders come in; return what went out."""
     click.echo(f"$ streamline run {PIPELINE}")
     sys.stdout.flush()
-    over = threading.Event()
-    orders = threading.Thread(target=_send_orders, args=(cluster, over), name="orders", daemon=True)
+    begun, over = threading.Event(), threading.Event()
+    orders = threading.Thread(target=_send_orders, args=(cluster, begun, over), name="orders", daemon=True)
     process = subprocess.Popen(_command("run", PIPELINE), cwd=folder)
     try:
         orders.start()
-        totals = [json.loads(value) for value in _values(cluster, _orders() - len(_BAD))]
+        totals = []
+        for value in _values(cluster, _orders() - len(_BAD)):
+            begun.set()
+            totals.append(json.loads(value))
         process.send_signal(signal.SIGTERM)
         _check(folder, process.wait())
         return totals
     finally:
         over.set()
+        begun.set()
         if process.poll() is None:
             process.terminate()
             process.wait()
 
 
-def _send_orders(cluster: MockCluster, over: threading.Event) -> None:
+def _send_orders(cluster: MockCluster, begun: threading.Event, over: threading.Event) -> None:
+    """Send the first order, and the others when its total has come out: members need seconds to join their groups."""
     began = time.monotonic()
     for number in range(_orders()):
         quantity = 1 + number % 4
         order = {"id": number, "quantity": str(quantity) if number in _BAD else quantity, "price": 9.5 + number % 7}
         cluster.send(ORDERS, f"customer-{number % 50}", json.dumps(order).encode())
+        if number == 0:
+            begun.wait()
+            began = time.monotonic()
         if over.wait(max(0.0, began + number / RATE - time.monotonic())):
             return
     cluster.flush()
