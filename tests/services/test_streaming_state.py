@@ -1,4 +1,4 @@
-"""Keyed state on a real Kafka: counts go on after kills, and equal a replay of the input."""
+"""Keyed state on a real Kafka: counts go on after a kill, and equal a replay of the input."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import random
 import secrets
 import signal
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -28,7 +27,7 @@ def count(messages: list[dict], *args, **kwargs):
 
 
 @pytest.mark.parametrize("delivery", ["exactly-once", "at-least-once"])
-def test_counts_over_kills(tmp_path: Path, kafka_server: Kafka, delivery: str) -> None:
+def test_counts_over_a_kill(tmp_path: Path, kafka_server: Kafka, delivery: str) -> None:
     kafka = kafka_server
     pipeline = Pipeline(tmp_path / "shop", kafka)
     source, sink = kafka.create_topic(partitions=3), kafka.create_topic(partitions=3)
@@ -43,14 +42,11 @@ def test_counts_over_kills(tmp_path: Path, kafka_server: Kafka, delivery: str) -
         kafka.produce(source, [{"key": user.encode(), "value": json.dumps({"user": user}).encode()} for user in part])
 
     produce(users[:3000])
-    for round in range(2):
-        running = pipeline.start()
-        before = pipeline.committed()
-        wait_until(lambda: pipeline.committed() > before, "progress")  # noqa: B023
-        time.sleep(0.05 * round)
-        running.signal(signal.SIGKILL)
-        running.finish()
-        produce(users[3000 + 1500 * round : 4500 + 1500 * round])
+    running = pipeline.start()
+    wait_until(lambda: pipeline.committed() > 0, "progress")
+    running.signal(signal.SIGKILL)
+    running.finish()
+    produce(users[3000:])
     pipeline.project.run("--until-caught-up").expect(0)
     written = Counter((value["user"], value["n"]) for value in pipeline.values(sink))
     expected = Counter((user, n + 1) for user, count in Counter(users).items() for n in range(count))
