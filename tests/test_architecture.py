@@ -23,8 +23,8 @@ USERS = (
 
 LOWEST = frozenset({"errors", "decorators", "version", "extensions"})
 PROJECT = LOWEST | {"project"}
-CONNECTORS = PROJECT | {"state", "processes", "flow", "telemetry", "outputs"}
-BLOCKS = CONNECTORS | {"connectors", "pipeline", "outputs", "databases", "io"}
+CONNECTORS = PROJECT | {"state", "processes", "flow", "telemetry", "outputs", "databases"}
+BLOCKS = CONNECTORS | {"connectors", "pipeline", "io"}
 EXECUTION = BLOCKS | {"blocks", "telemetry"}
 API = EXECUTION | {"execution"}
 

@@ -154,8 +154,10 @@ DEFAULT_SYSTEMS: Mapping[Role, str] = {"tap": "sqlite", "target": "duckdb"}
 """What `streamline add` uses where nothing is named."""
 
 IN_PROCESS: Mapping[str, InProcess] = {
+    "duckdb": InProcess(stream="streamline.connectors.tables.connector:DUCKDB"),
     "files": InProcess(stream="streamline.connectors.files.connector:CONNECTOR"),
     "kafka": InProcess(stream="streamline.connectors.kafka.connector:CONNECTOR"),
+    "postgres": InProcess(stream="streamline.connectors.tables.connector:POSTGRES"),
     # Taps and targets, whatever their names.
     "singer": InProcess(stream="streamline.connectors.singer.connector:SINGER"),
 }

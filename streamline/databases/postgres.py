@@ -363,7 +363,7 @@ def _written(column: pa.Array, array: bool) -> pa.Array:
     if is_bytes(kind):
         return pa.array([None if value is None else "\\x" + value.hex() for value in column.to_pylist()], pa.string())
     if is_list(kind) and array:
-        return pa.array([None if value is None else _array_text(value) for value in column.to_pylist()], pa.string())
+        return pa.array([None if value is None else array_text(value) for value in column.to_pylist()], pa.string())
     if is_uuid(kind) or pa.types.is_nested(kind):
         return pa.array(in_python(column), pa.string())
     if is_json(kind) or pa.types.is_decimal(kind) or pa.types.is_time(kind) or pa.types.is_null(kind):
@@ -376,7 +376,7 @@ def _written(column: pa.Array, array: bool) -> pa.Array:
     return column.cast(pa.float32()) if pa.types.is_float16(kind) else column
 
 
-def _array_text(values: Sequence[Any]) -> str:
+def array_text(values: Sequence[Any]) -> str:
     """Return a list as the text of an array (https://www.postgresql.org/docs/current/arrays.html, §8.15.6)."""
     return "{" + ",".join(map(_element, values)) + "}"
 
@@ -385,7 +385,7 @@ def _element(value: Any) -> str:
     if value is None:
         return "NULL"
     if isinstance(value, list | tuple):
-        return _array_text(value)
+        return array_text(value)
     if isinstance(value, bool):
         return "t" if value else "f"
     if isinstance(value, int | float | decimal.Decimal):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import duckdb
 
 from streamline.connectors.files.settings import FileSettings, RecordSettings
 from streamline.connectors.files.source import FileSource as LineSource
@@ -26,6 +27,10 @@ from streamline.connectors.python.sink import PythonSink
 from streamline.connectors.python.source import PythonSource
 from streamline.connectors.python.user_class import UserClass
 from streamline.connectors.stream_connector import StreamContext
+from streamline.connectors.tables.destination import TableDestination
+from streamline.connectors.tables.rows import Row
+from streamline.connectors.tables.settings import table_settings
+from streamline.connectors.tables.sink import TableSink
 from streamline.errors import StreamlineError
 from streamline.flow.items import BadRecord, Item, MessageBatch, Origin, Position
 from streamline.flow.protocols import Sink, Source
@@ -230,5 +235,56 @@ class LinesOfFile(SourceCase):
         return b'{"id":%d}\n' % number
 
 
+class HookedTableSink(TableSink):
+    """A database in memory that hangs at a row that says so."""
+
+    gate: threading.Event
+    shared: duckdb.DuckDBPyConnection
+
+    def _connect(self) -> TableDestination:
+        destination = super()._connect()
+        destination.database.connection = self.shared.cursor()
+        return destination
+
+    def _write_rows(self, rows: Sequence[Row]) -> None:
+        if any((row.fields or {}).get("do") == "wait" for row in rows):
+            self.gate.wait(PATIENCE)
+        super()._write_rows(rows)
+
+    async def send(self, source: str, items: Sequence[Item]) -> None:
+        messages = [item if isinstance(item, Position) else MessageBatch(STREAM, rows_of(item)) for item in items]
+        await super().send(source, messages)
+
+
+class DuckDBTable(SinkCase):
+    name = "TableSink"
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._gate = threading.Event()
+        self._shared = duckdb.connect()
+        self._shared.execute("""create table numbers (id bigint primary key, "do" text check ("do" <> 'fail'))""")
+
+    def make(self, sources: Sequence[str] = ("load",), id: str = "export") -> Sink:
+        def refused(source: str, records: Sequence[BadRecord]) -> None:
+            raise StreamlineError("refused")
+
+        config = {"path": ":memory:", "table": "numbers", "key": "id", "batch_size": 1}
+        about = context(block=id)
+        sink = HookedTableSink(table_settings("duckdb", config, about, lambda *path: ""), about)
+        sink.gate, sink.shared, sink.refused = self._gate, self._shared, refused
+        return sink
+
+    def durable(self) -> list[int]:
+        rows = self._shared.cursor().execute("select id from numbers order by id").fetchall()
+        return [row[0] for row in rows]
+
+    def row(self, number: int, do: str | None = None) -> Item:
+        return MessageBatch(STREAM, [{"id": number, "do": do}])
+
+    def go(self) -> None:
+        self._gate.set()
+
+
 MESSAGE_SOURCES: list[type[SourceCase]] = [Kafka, PythonClass, LinesOfFile]
-MESSAGE_SINKS: list[type[SinkCase]] = [PythonClassSink]
+MESSAGE_SINKS: list[type[SinkCase]] = [PythonClassSink, DuckDBTable]
