@@ -32,6 +32,7 @@ from streamline.connectors.tables.rows import Row
 from streamline.connectors.tables.settings import table_settings
 from streamline.connectors.tables.sink import TableSink
 from streamline.errors import StreamlineError
+from streamline.extensions import load_object
 from streamline.flow.items import BadRecord, Item, MessageBatch, Origin, Position
 from streamline.flow.protocols import Sink, Source
 from streamline.processes.job import Failure
@@ -262,6 +263,7 @@ class DuckDBTable(SinkCase):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self._gate = threading.Event()
+        load_object("streamline.databases.duckdb:DuckDB")  # imported before the clock of a test runs
         self._shared = duckdb.connect()
         self._shared.execute("""create table numbers (id bigint primary key, "do" text check ("do" <> 'fail'))""")
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from streamline.connectors.stream_connector import Config, Side, SinkTraits, SourceTraits, StreamContext, Where
 from streamline.connectors.tables.settings import TITLES, System, table_settings
-from streamline.errors import ConfigError
+from streamline.connectors.wrong_side import wrong_side
 
 if TYPE_CHECKING:
     from streamline.connectors.tables.sink import TableSink
@@ -44,7 +44,7 @@ class TableConnector:
 
     def describe_source(self, config: Config, context: StreamContext, where: Where) -> SourceTraits:
         """See `StreamConnector.describe_source`."""
-        self._no_source(where)
+        raise wrong_side(TITLES[self.name], "source", where)
 
     def describe_sink(self, config: Config, context: StreamContext, where: Where) -> SinkTraits:
         """See `StreamConnector.describe_sink`."""
@@ -55,7 +55,7 @@ class TableConnector:
 
     def open_source(self, config: Config, context: StreamContext, where: Where) -> NoReturn:
         """See `StreamConnector.open_source`."""
-        self._no_source(where)
+        raise wrong_side(TITLES[self.name], "source", where)
 
     def open_sink(self, configs: Mapping[str, Config], context: StreamContext, where: Mapping[str, Where]) -> TableSink:
         """See `StreamConnector.open_sink`."""
@@ -69,7 +69,7 @@ class TableConnector:
         from streamline.connectors.tables.destination import TableDestination
 
         if side == "source":
-            self._no_source(where)
+            raise wrong_side(TITLES[self.name], "source", where)
         settings = table_settings(self.name, config, context, where)
         destination = TableDestination(settings, context.root, context.block)
         try:
@@ -83,14 +83,6 @@ class TableConnector:
     def template(self, side: Side, pipeline: str, block: str) -> str:
         """See `StreamConnector.template`."""
         return _SINK.format(system=self.name, place=_PLACE[self.name].format(block=block), block=block)
-
-    def _no_source(self, where: Where) -> NoReturn:
-        raise ConfigError(
-            f"{TITLES[self.name]} is no source of messages",
-            where=where("connector_type"),
-            hint=f"to read its tables, use a tap: `source: tap-{self.name}`",
-            code="connector.wrong_side",
-        )
 
 
 POSTGRES = TableConnector("postgres")
