@@ -263,6 +263,15 @@ class KafkaCluster(Kafka):
         guard.wait(60)
         stack.close()
 
+    def move_leaders(self, topic: str, partitions: int, node: int) -> None:
+        """Make a broker the leader of a topic's partitions."""
+        from kafka import TopicPartition
+
+        replicas = [node, *(other for other in self.nodes if other != node)]
+        places = [TopicPartition(topic, number) for number in range(partitions)]
+        self.admin.alter_partition_reassignments(dict.fromkeys(places, replicas))
+        self.admin.elect_leaders(0, {topic: list(range(partitions))}, raise_errors=False)
+
     def stop(self, node: int) -> None:
         """Suspend a broker: its connections stay, and it does not answer."""
         os.kill(_server_of(self._running[node][1]), signal.SIGSTOP)

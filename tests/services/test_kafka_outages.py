@@ -90,7 +90,7 @@ def test_everything_goes_on_after_the_broker_is_started_again(
     assert consumer.committed([partition], SECONDS) == {partition: Committed(11)}
 
 
-def test_clients_close_in_time_though_the_broker_does_not_answer(
+def test_case_32_clients_close_in_time_though_the_broker_does_not_answer(
     make_bench: MakeBench, new_kafka: Callable[..., KafkaCluster]
 ) -> None:
     kafka = new_kafka()
@@ -132,7 +132,7 @@ def answered(ask: Callable[[], Result]) -> Result:
                 raise
 
 
-def test_a_broker_of_three_that_dies_loses_nothing(
+def test_case_23_a_broker_of_three_that_dies_loses_nothing(
     make_bench: MakeBench, new_kafka: Callable[..., KafkaCluster]
 ) -> None:
     kafka = new_kafka(3)

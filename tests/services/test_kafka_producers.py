@@ -19,7 +19,7 @@ from tests.services.kafka_bench import SECONDS, Bench, deliver, numbered, read, 
 KEYS = [b"", b"a", b"ab", b"abc", b"abcd", "ключ".encode(), *(f"user-{number}".encode() for number in range(40))]
 
 
-def test_both_clients_write_a_key_to_the_same_partition(kafka_server: Kafka) -> None:
+def test_case_26_both_clients_write_a_key_to_the_same_partition(kafka_server: Kafka) -> None:
     topic = kafka_server.create_topic(partitions=7)
     for name in CLIENTS:
         bench = Bench(kafka_client(name), kafka_server.servers)
@@ -33,7 +33,7 @@ def test_both_clients_write_a_key_to_the_same_partition(kafka_server: Kafka) -> 
     assert len(set().union(*partitions.values())) == 7
 
 
-def test_one_too_large_among_small_ones_is_alone_undelivered(bench: Bench, kafka_server: Kafka) -> None:
+def test_case_25_one_too_large_among_small_ones_is_alone_undelivered(bench: Bench, kafka_server: Kafka) -> None:
     topic = kafka_server.create_topic(config={"max.message.bytes": "20000"})
     messages = [Outgoing(topic, b"k", b"x" * (30_000 if number == 4 else 100) + b"%d" % number) for number in range(10)]
     producer = bench.producer()

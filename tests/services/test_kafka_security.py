@@ -163,7 +163,7 @@ def oauth(url: str, secret: str = "s3cret") -> dict[str, Any]:
     }
 
 
-def test_a_token_is_renewed_while_nothing_happens(make_bench: MakeBench, secured_kafka: KafkaCluster) -> None:
+def test_case_31_a_token_is_renewed_while_nothing_happens(make_bench: MakeBench, secured_kafka: KafkaCluster) -> None:
     """The topic is idle for longer than a token lives; then both sides go on without an error."""
     topic, tokens = secured_kafka.create_topic(), Tokens(4.0)
     servers = secured_kafka.addresses("SASL_PLAINTEXT")
@@ -195,7 +195,7 @@ def test_a_token_that_is_not_given_is_named(make_bench: MakeBench, secured_kafka
         bench.close()
 
 
-def test_the_server_s_name_is_sent_though_it_is_not_checked(make_bench: MakeBench, secured_kafka: KafkaCluster) -> None:
+def test_case_35_the_name_is_sent_though_it_is_not_checked(make_bench: MakeBench, secured_kafka: KafkaCluster) -> None:
     """Proxies in front of many clusters go by it."""
     names: list[str | None] = []
     named = threading.Event()

@@ -208,6 +208,10 @@ async def test_case_23_brokers_die_and_leaders_move_while_messages_flow(
     copies.produce(2000)
     with anyio.fail_after(PATIENCE):
         async with copies.process():
+            for node in (3, 1, 2):
+                for topic in (copies.read, copies.written):
+                    await in_thread(cluster.move_leaders, topic, PARTITIONS, node)
+                await in_thread(copies.produce, 500)
             await in_thread(cluster.kill, 1)
             await in_thread(copies.produce, 2000)
             await in_thread(cluster.start, 1)

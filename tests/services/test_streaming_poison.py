@@ -117,7 +117,9 @@ def assert_in_order(rows: Sequence[dict[str, Any]]) -> None:
         ("exactly-once", "kafka-python", True),
     ],
 )
-def test_poison_at_five_stages(tmp_path: Path, kafka_server: Kafka, delivery: str, client: str, topic: bool) -> None:
+def test_case_30_poison_at_five_stages(
+    tmp_path: Path, kafka_server: Kafka, delivery: str, client: str, topic: bool
+) -> None:
     keys: dict[str, Any] = {"dead_letter": {"topic": f"dead-{secrets.token_hex(4)}"}} if topic else {}
     pipeline = Pipeline(tmp_path / "shop", kafka_server, client, delivery=delivery, **keys)
     kafka_server.produce(pipeline.source, [message(number) for number in range(COUNT)])
@@ -172,7 +174,7 @@ def _raise_limit(kafka: Kafka, topic: str) -> None:
 
 
 @pytest.mark.parametrize("delivery", ["at-least-once", "exactly-once"])
-def test_what_the_dead_letter_topic_cannot_take(tmp_path: Path, kafka_server: Kafka, delivery: str) -> None:
+def test_case_25_what_the_dead_letter_topic_cannot_take(tmp_path: Path, kafka_server: Kafka, delivery: str) -> None:
     letters = kafka_server.create_topic(config={"max.message.bytes": "2000"})
     pipeline = Pipeline(
         tmp_path / "shop", kafka_server, "kafka-python", delivery=delivery, dead_letter={"topic": letters}

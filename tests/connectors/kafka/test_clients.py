@@ -9,6 +9,7 @@ from importlib import metadata
 
 import pytest
 
+from streamline.connectors.kafka.client import Connection, Outgoing, ProducerOptions
 from streamline.connectors.kafka.clients import CLIENTS, kafka_client
 from streamline.errors import ConfigError
 
@@ -87,3 +88,12 @@ def test_a_compression_that_cannot_be_read_names_what_to_install() -> None:
     assert error.code == "kafka.codec_missing"
     assert not error.transient
     assert "streamline[kafka-compression]" in str(error)
+
+
+def test_case_33_no_queue_of_the_library_is_ever_full() -> None:
+    pytest.importorskip("confluent_kafka")
+    producer = kafka_client("confluent").producer(Connection(servers=("127.0.0.1:1",)), ProducerOptions(client_id="t"))
+    message = Outgoing("t", b"k", b"v", headers=[("h", b"1")])
+    # A library that is full by itself takes 100,000.
+    producer.produce_batch([message] * 100_001)
+    producer.close(0)

@@ -350,7 +350,7 @@ def test_a_topic_that_cannot_be_used(open_topic: Open, cluster: Cluster, state: 
     assert failure.value.code == code
 
 
-def test_letters_behind_an_open_transaction_are_not_overlooked(open_topic: Open, cluster: Cluster) -> None:
+def test_case_21_letters_behind_an_open_transaction_are_not_overlooked(open_topic: Open, cluster: Cluster) -> None:
     topic = open_topic(timeout=0.01)
     topic.write([letter(n, key=b"\x00") for n in range(3)])
     cluster.hidden = 1

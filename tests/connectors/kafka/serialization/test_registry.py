@@ -55,7 +55,7 @@ def test_an_id_that_is_not_there_is_no_failure_of_the_registry_and_asked_again_a
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
-def test_what_may_pass_is_waited_for(stub: RegistryStub, status: int) -> None:
+def test_case_28_what_may_pass_is_waited_for(stub: RegistryStub, status: int) -> None:
     number = stub.add("orders-value", "string")
     stub.faults = [status] * 3
     clock = Clock()
@@ -96,7 +96,7 @@ def test_credentials(stub: RegistryStub) -> None:
     assert "wrong" not in str(caught.value)
 
 
-def test_a_conflict_names_subject_version_and_reason(stub: RegistryStub) -> None:
+def test_case_28_a_conflict_names_subject_version_and_reason(stub: RegistryStub) -> None:
     stub.add("orders-value", "string")
     stub.frozen.add("orders-value")
     with pytest.raises(StreamlineError) as caught:
