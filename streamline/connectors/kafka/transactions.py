@@ -136,8 +136,14 @@ class Transactions(ProducerThread):
     def _take(self, job: SentItems | Letters) -> None:
         super()._take(job)
         if isinstance(job, Letters):
+            self._apply_releases()
             self._unfinished.add(job.source)
-            self._produce_letters(job.source, job.letters, self._newest.get(job.source, 0))
+            letters = list(job.letters)
+            for released in self._released:
+                if released.source == job.source:
+                    kept = _indexes_without([_origin(letter) for letter in letters], released.keys)
+                    letters = [letters[index] for index in kept]
+            self._produce_letters(job.source, letters, self._newest.get(job.source, 0))
 
     def _take_batch(self, source: str, batch: MessageBatch) -> None:
         self._apply_releases()

@@ -289,6 +289,20 @@ async def test_case_22_nothing_is_committed_of_a_partition_that_belongs_to_someb
     assert set(ended(cluster)[1:]) == {"commit"}
 
 
+async def test_case_22_no_letter_is_written_of_a_partition_that_belongs_to_somebody_else(cluster: FakeCluster) -> None:
+    bad = [BadRecord("in", b"9", "bad", "see", origin=origin(9, b"9", key=b"k", partition=number)) for number in (0, 1)]
+    sink = transactional(cluster, {"load": Owner(cluster)}, letters="letters", more={"checkpoint_interval": 3600.0})
+    async with running(sink) as reports:
+        sink.forget("load", ["in/1"], 1)
+        sink.dead_letters("load", [letter(each) for each in bad])
+        sink.hurry("load", 1)
+        await sink.send("load", [at(1, p0=10, p1=10)])
+        await reports.until_proven(1)
+    (kept,) = cluster.records("letters")
+    assert dict(kept.headers or ())["streamline.partition"] == b"0"
+    assert (cluster.offset("g", "in", 0), cluster.offset("g", "in", 1)) == (10, None)
+
+
 async def test_case_22_messages_without_an_origin_end_the_attempt_when_a_partition_is_lost(
     cluster: FakeCluster,
 ) -> None:
