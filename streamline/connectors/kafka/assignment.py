@@ -18,6 +18,7 @@ class Owned(msgspec.Struct):
         epoch: see `OffsetPart`.
         next: the offset after what was given; None until it is known where it starts.
         end: where it ended when that was looked up last.
+        siblings: how many partitions the topic had when this one was placed.
     """
 
     partition: Partition
@@ -26,6 +27,7 @@ class Owned(msgspec.Struct):
     next: int | None = None
     topic_id: str | None = None
     end: int | None = None
+    siblings: int = 0
 
 
 class Assignment:
@@ -81,10 +83,10 @@ class Assignment:
             self._parts.pop(str(partition), None)
         self._changed = True
 
-    def place(self, partition: Partition, offset: int, topic_id: str | None, end: int) -> None:
+    def place(self, partition: Partition, offset: int, topic_id: str | None, end: int, *, siblings: int = 0) -> None:
         """Note where an owned partition is read from."""
         owned = self._owned[partition]
-        owned.topic_id, owned.end = topic_id, end
+        owned.topic_id, owned.end, owned.siblings = topic_id, end, siblings
         self._move(owned, offset)
 
     def advance(self, owned: Owned, offset: int) -> bool:
@@ -129,7 +131,7 @@ class Assignment:
             part = decode_part(value)
             owned = self._owned.get(partition_of(key))
             if owned is not None and owned.epoch == part.epoch:
-                offsets[owned.partition] = committed_of(part.offset, part.topic_id)
+                offsets[owned.partition] = committed_of(part.offset, part.topic_id, owned.siblings)
         return offsets
 
     def _move(self, owned: Owned, offset: int) -> None:

@@ -37,7 +37,13 @@ def set_positions(settings: KafkaSourceSettings, client: KafkaClient, parts: Map
                 raise ConfigError(
                     f"the cluster has no partition {partition}", where=settings.group, code="kafka.partition_unknown"
                 )
-            offsets[partition] = None if offset is None else committed_of(offset, topic.id if topic else None)
+            offsets[partition] = (
+                None
+                if offset is None
+                else committed_of(offset, topic.id, topic.partitions)
+                if topic
+                else committed_of(offset, None)
+            )
         admin.set_group_offsets(settings.group, offsets, TIMEOUT)
     except KafkaError as error:
         names = ", ".join(sorted({partition.topic for partition in wanted}))

@@ -6,9 +6,17 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Protocol
 
 from streamline.connectors.kafka.assignment import Assignment
-from streamline.connectors.kafka.client import Consumer, KafkaError, NotMember, OffsetLost, Partition, TopicInfo
+from streamline.connectors.kafka.client import (
+    Committed,
+    Consumer,
+    KafkaError,
+    NotMember,
+    OffsetLost,
+    Partition,
+    TopicInfo,
+)
 from streamline.connectors.kafka.commits import Commits
-from streamline.connectors.kafka.offset_parts import committed_of
+from streamline.connectors.kafka.offset_parts import committed_of, partitions_of
 from streamline.connectors.kafka.settings import KafkaSourceSettings
 from streamline.connectors.kafka.start_offsets import (
     Known,
@@ -196,6 +204,7 @@ class Membership:
         committed = consumer.committed(there, REQUEST_SECONDS)
         ranges = consumer.range(there, REQUEST_SECONDS)
         appeared = {each for each in there if each.partition >= self._known_partitions.get(each.topic, 0)}
+        appeared |= self._appeared_meanwhile(there, topics, committed)
         times = {
             each: offset.value or 0
             for each in there
@@ -210,11 +219,34 @@ class Membership:
                 first=ranges[each][0],
                 end=ranges[each][1],
                 appeared=each in appeared,
+                siblings=topics[each.topic].partitions,
                 at_time=at_time.get(each),
             )
             for each in there
             if each in ranges
         }
+
+    def _appeared_meanwhile(
+        self,
+        partitions: Collection[Partition],
+        topics: Mapping[str, TopicInfo],
+        committed: Mapping[Partition, Committed],
+    ) -> set[Partition]:
+        """Return those that were not there yet when the group read the topic's other partitions: `offset` is for a
+        group's first start. Which these are tells the number of partitions beside the offsets of the others, for of a
+        group that starts now another member may have committed first."""
+        unknown = [each for each in partitions if each not in committed]
+        others = [
+            Partition(topic, number)
+            for topic in dict.fromkeys(each.topic for each in unknown)
+            for number in range(topics[topic].partitions)
+        ]
+        if not others:
+            return set()
+        sizes: dict[str, int] = {}
+        for partition, offset in self._consumer.committed(others, REQUEST_SECONDS).items():
+            sizes[partition.topic] = max(sizes.get(partition.topic, 0), partitions_of(offset))
+        return {each for each in unknown if each.partition >= sizes.get(each.topic, each.partition + 1)}
 
     def _unsure(self, partition: Partition, known: Known) -> bool:
         if known.committed is None or known.committed.offset <= known.end:
@@ -227,10 +259,10 @@ class Membership:
         if start.warning is not None:
             self._surroundings.note(f"{partition}: {start.warning}", "WARNING")
         self._consumer.seek(partition, start.offset)
-        self._assignment.place(partition, start.offset, known.topic_id, known.end)
+        self._assignment.place(partition, start.offset, known.topic_id, known.end, siblings=known.siblings)
         self.goals.setdefault(partition, known.end)
         if start.applied:
-            self._commits.add({partition: committed_of(start.offset, known.topic_id)})
+            self._commits.add({partition: committed_of(start.offset, known.topic_id, known.siblings)})
         elif known.committed is not None:
             self._commits.note(partition, known.committed)
         if not self.paused:

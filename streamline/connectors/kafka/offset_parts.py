@@ -1,4 +1,4 @@
-"""Offsets as parts of a position, and as the group's offsets with the topic's id beside them."""
+"""Offsets as parts of a position, and as the group's offsets with the topic's id and size beside them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import msgspec
 from streamline.connectors.kafka.client import Committed, Partition
 
 _ID = "topic_id="
+_PARTITIONS = "partitions="
 
 
 class OffsetPart(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -43,11 +44,28 @@ def partition_of(key: str) -> Partition:
     return Partition(topic, int(number))
 
 
-def committed_of(offset: int, topic_id: str | None) -> Committed:
-    """Return an offset to commit."""
-    return Committed(offset, _ID + topic_id if topic_id is not None else "")
+def committed_of(offset: int, topic_id: str | None, partitions: int = 0) -> Committed:
+    """Return an offset to commit.
+
+    Args:
+        partitions: how many the topic has now; 0: it is not known.
+    """
+    texts = [_ID + topic_id] if topic_id is not None else []
+    if partitions:
+        texts.append(f"{_PARTITIONS}{partitions}")
+    return Committed(offset, " ".join(texts))
 
 
 def topic_id_of(committed: Committed) -> str | None:
     """Return the topic's id that stands beside a committed offset; None if another program committed it."""
-    return committed.metadata.removeprefix(_ID) if committed.metadata.startswith(_ID) else None
+    return _text(committed, _ID)
+
+
+def partitions_of(committed: Committed) -> int:
+    """Return how many partitions the topic had when an offset was committed; 0 if another program committed it."""
+    count = _text(committed, _PARTITIONS) or ""
+    return int(count) if count.isdecimal() else 0
+
+
+def _text(committed: Committed, name: str) -> str | None:
+    return next((text.removeprefix(name) for text in committed.metadata.split() if text.startswith(name)), None)

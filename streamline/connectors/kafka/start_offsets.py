@@ -25,7 +25,9 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
         topic_id: of the topic as it is now.
         read_id: of the topic that this process has read under this name before.
         first, end: the offsets that can be read are from `first` on, before `end`.
-        appeared: it was not there when this process began to read.
+        appeared: it was not there when this process began to read, or when the group's offsets of the topic's other
+            partitions were committed.
+        siblings: how many partitions the topic has.
         at_time: the first offset not older than the start offset's timestamp; None: there is no such message.
     """
 
@@ -35,6 +37,7 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
     end: int
     read_id: str | None = None
     appeared: bool = False
+    siblings: int = 0
     at_time: int | None = None
 
     @property

@@ -384,6 +384,30 @@ async def test_case_12_a_topic_that_appears_is_read_from_its_start_whatever_the_
         assert b"old" not in run.taken.values
 
 
+async def test_case_12_a_partition_that_appeared_while_nothing_ran_is_read_from_its_start(cluster: FakeCluster) -> None:
+    latest = StartOffset(kind="latest")
+    cluster.write("t", b"old")
+    async with running(cluster, offset=latest) as run:
+        await until_offset(cluster, 1)
+    cluster.add_partitions("t", 1)
+    cluster.write("t", b"new", partition=2)
+    async with running(cluster, offset=latest, until_caught_up=True) as run:
+        await run.ended.wait()
+        assert run.taken.values == [b"new"]
+
+
+@pytest.mark.parametrize(("text", "values"), [("partitions=2", []), ("partitions=1", [b"old"]), ("", [b"old"])])
+async def test_the_start_offset_counts_where_another_member_of_a_new_group_has_committed_first(
+    cluster: FakeCluster, text: str, values: list[bytes]
+) -> None:
+    """How many partitions there were then stands beside its offsets; another program's say nothing of it."""
+    cluster.write("t", b"old", partition=1)
+    cluster.group("g").offsets[Partition("t", 0)] = Committed(0, text)
+    async with running(cluster, offset=StartOffset(kind="latest"), until_caught_up=True) as run:
+        await run.ended.wait()
+        assert run.taken.values == values
+
+
 async def test_case_34_a_wrong_topic_name_is_an_error_within_the_startup_timeout(cluster: FakeCluster) -> None:
     async with running(cluster, topics=("t", "tt"), startup_timeout=0.1) as run:
         await run.ended.wait()
