@@ -129,7 +129,7 @@ def command(
     ):
         result = run_pipeline(app.project, model, options, display)
     result.warnings = [warning for warning in result.warnings if as_json or not display.has_shown(warning)]
-    show_result(app, result, as_json=as_json, planned=display.planned)
+    show_result(app, result, as_json=as_json, planned=display.planned, streaming=model.type == "streaming")
     if result.signal is not None and result.status == "cancelled":
         return 128 + result.signal
     return 0 if result.status == "completed" else 1
@@ -194,11 +194,14 @@ def read_variables(texts: tuple[str, ...]) -> dict[str, Any]:
     return variables
 
 
-def show_result(app: App, result: RunResult, *, as_json: bool, planned: Mapping[str, int]) -> None:
+def show_result(
+    app: App, result: RunResult, *, as_json: bool, planned: Mapping[str, int], streaming: bool = False
+) -> None:
     """Show how a run ended: counts, warnings, errors, and a last line.
 
     Args:
         planned: the number of streams that each source reads.
+        streaming: what it counts are messages and dead letters.
     """
     from streamline.cli.progress import error_text
 
@@ -208,26 +211,30 @@ def show_result(app: App, result: RunResult, *, as_json: bool, planned: Mapping[
         else:
             say(f"Nothing to resume: the newest run, {result.run_id}, completed.")
         return
-    summary = result.summary
+    summary, noun = result.summary, "message" if streaming else "record"
+
+    def refused(number: int) -> str:
+        return count(number, "dead letter") if streaming else f"{count(number, 'record')} quarantined"
+
     if not as_json:
         streams = summary.get("streams", ())
         shown, more = _fitting(streams, "read")
         for stream in shown:
-            bad = f", {count(stream['quarantined'], 'record')} quarantined" if stream["quarantined"] else ""
+            bad = f", {refused(stream['quarantined'])}" if stream["quarantined"] else ""
             failed = ", failed" if stream.get("failed") else ""
-            say(f"{stream['block']}  {stream['stream']}: {count(stream['read'], 'record')} read{bad}{failed}")
+            say(f"{stream['block']}  {stream['stream']}: {count(stream['read'], noun)} read{bad}{failed}")
         if more:
-            say(f"and {count(len(more), 'more stream')}: {count(sum(each['read'] for each in more), 'record')} read")
+            say(f"and {count(len(more), 'more stream')}: {count(sum(each['read'] for each in more), noun)} read")
         for block, number in planned.items():
             idle = number - sum(stream["block"] == block for stream in streams)
             if idle > 0:
                 say(f"{block}  {count(idle, 'stream')}: nothing new")
         shown, more = _fitting(summary.get("tables", ()), "sent")
         for table in shown:
-            say(f"{table['block']}  {table['table']}: {_written(table)}")
+            say(f"{table['block']}  {table['table']}: {_written(table, noun)}")
         if more:
             total = {name: sum(table[name] for table in more) for name in ("sent", "written")}
-            say(f"and {count(len(more), 'more table')}: {_written(total)}; `streamline runs show` lists all")
+            say(f"and {count(len(more), 'more table')}: {_written(total, noun)}; `streamline runs show` lists all")
     for warning in result.warnings:
         say(f"Warning: {warning}".replace(f"{app.project.root}/", ""), err=True)
     for name, failure in result.errors.items():
@@ -239,9 +246,10 @@ def show_result(app: App, result: RunResult, *, as_json: bool, planned: Mapping[
         return
     if "records" in summary:
         written, sent = (sum(table[name] for table in summary["tables"]) for name in ("written", "sent"))
-        words = f"{count(summary['records'], 'record')} read, {written:,} written"
+        words = f"{count(summary['records'], noun)} read, {written:,} written"
         words += f", {sent - written:,} sent, not confirmed" if sent > written else ""
-        words += f", {summary['quarantined']:,} quarantined"
+        bad = summary["quarantined"]
+        words += f", {refused(bad)}" if streaming else f", {bad:,} quarantined"
         if "seconds" in summary:
             words += f", {summary['seconds']:.1f} s"
     else:
@@ -262,11 +270,11 @@ def _fitting(counts: Sequence[dict[str, Any]], size: str) -> tuple[Sequence[dict
     return order[:room], order[room:]
 
 
-def _written(table: Mapping[str, Any]) -> str:
+def _written(table: Mapping[str, Any], noun: str) -> str:
     """Format the counts of a table; what its target has not confirmed may or may not have been written."""
     unconfirmed = table["sent"] - table["written"]
     rest = f", {unconfirmed:,} sent, not confirmed" if unconfirmed else ""
-    return f"{count(table['written'], 'record')} written{rest}"
+    return f"{count(table['written'], noun)} written{rest}"
 
 
 def _as_json(app: App, result: RunResult) -> dict[str, Any]:

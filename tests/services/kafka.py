@@ -138,7 +138,7 @@ class Kafka:
             ends = consumer.end_offsets(partitions)
             consumer.seek_to_beginning()
             records: list[ConsumerRecord] = []
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 150
             while any((consumer.position(partition) or 0) < end for partition, end in ends.items()):
                 assert time.monotonic() < deadline, f"{topic} was not read to its end {ends}"
                 for batch in consumer.poll(timeout_ms=200, max_records=10_000).values():
@@ -246,7 +246,7 @@ class KafkaCluster(Kafka):
                 command, folder=scratch, user="", ready=lambda: True, stop_signal="KILL", log=self._log(node)
             )
             self._running[node] = (stack, stack.enter_context(guard))
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 150
         for node in nodes:
             while not self._listens(node):
                 if self._running[node][1].poll() is not None or time.monotonic() > deadline:

@@ -70,6 +70,10 @@ class Pipeline:
         """Start a run."""
         return self.project.start("run", "p")
 
+    def log(self) -> str:
+        """What the runs have written to their logs so far."""
+        return "".join(file.read_text() for file in self.project.root.glob(".streamline/runs/*/run.log"))
+
     def values(self, topic: str) -> list[Any]:
         """The values of a topic's committed messages."""
         return [record.value and json.loads(record.value) for record in self.kafka.consume_all(topic)]
@@ -182,8 +186,7 @@ def test_a_signal_commits_what_is_in_flight(pipeline: Pipeline, client: str) -> 
     pipeline.sink(sink, client=client)
     pipeline.project.env["STREAMLINE_INTERRUPT_SECONDS"] = "20"
     running = pipeline.start()
-    log = lambda: "".join(file.read_text() for file in pipeline.project.root.glob(".streamline/runs/*/run.log"))  # noqa: E731
-    wait_until(lambda: pipeline.kafka.consume_all(sink) != [] or "100" in log(), "messages")
+    wait_until(lambda: pipeline.kafka.consume_all(sink) != [] or "100" in pipeline.log(), "messages")
     running.signal(signal.SIGTERM)
     running.finish().expect(0)
     assert pipeline.committed() == 100
@@ -222,7 +225,7 @@ def test_bad_messages_go_to_their_topic(pipeline: Pipeline, client: str) -> None
     pipeline.source(source, client=client)
     pipeline.project.block("broken", BROKEN)
     pipeline.sink(sink, client=client)
-    pipeline.project.run("--until-caught-up").expect(0, "2 quarantined")
+    pipeline.project.run("--until-caught-up").expect(0, "2 dead letters")
     assert [value["id"] for value in pipeline.values(sink)] == [0, 1, 2, 3, 4, 6, 7, 8, 9]
     records = {record.key: record for record in kafka.consume_all(letters) if record.key is not None}
     assert records[b"bad"].value == b"not JSON"

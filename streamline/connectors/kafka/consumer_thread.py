@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
+from math import inf
 from typing import Any
 
 from streamline.connectors.kafka.assignment import Assignment
@@ -19,6 +20,7 @@ from streamline.connectors.kafka.client import (
     OffsetLost,
     Partition,
     TopicInfo,
+    Unavailable,
 )
 from streamline.connectors.kafka.commits import Commits
 from streamline.connectors.kafka.exchange import Exchange
@@ -28,7 +30,7 @@ from streamline.connectors.kafka.offset_parts import encode_part, topic_id_of
 from streamline.connectors.kafka.settings import KafkaSourceSettings
 from streamline.connectors.kafka.start_offsets import stands_at
 from streamline.connectors.kafka.topics import TopicSelection
-from streamline.connectors.kafka.user_errors import addresses, explained
+from streamline.connectors.kafka.user_errors import addresses, explained, silent_text
 from streamline.connectors.stream_connector import Lag, PositionLost, StreamContext
 from streamline.errors import StreamlineError
 from streamline.flow.items import Item, Origin
@@ -41,6 +43,9 @@ FULL_SECONDS = 0.5
 """Partitions are paused when there was no room for so long: pausing drops what the client has fetched."""
 
 FIRST_REQUEST_SECONDS = 2.0
+JOIN_SECONDS = 5.0
+"""A group that is not changing gives partitions in less; with its first member it waits for others for 3 seconds."""
+
 ADVANCE_SECONDS = 0.2
 LAG_SECONDS = 5.0
 PLACE_SECONDS = 0.5
@@ -101,6 +106,13 @@ class ConsumerThread:
         self._subscribed = False
         self._told: dict[str, str] = {}
         """What fails now, and is told: by request, Kafka's name of the error."""
+        self._silent: set[str] = set()
+        """Requests that are not answered now."""
+        self._outage = False
+        self._heard_at = clock()
+        """When all requests were answered last."""
+        self._joined_at: float | None = None
+        """When it began to wait for the first partitions."""
         self._missed: set[str] = set()
         self._due: dict[str, float] = {}
         self._ends: dict[Partition, tuple[int, int]] = {}
@@ -363,12 +375,12 @@ class ConsumerThread:
                 self._membership.lost_at(lost)
                 self._exchange.wait(POLL_SECONDS)
         except KafkaError as error:
-            self._out("poll", error)
+            self.wait_out("poll", error)
             self._exchange.wait(POLL_SECONDS)
         if self._membership.failure is not None:
             raise self._membership.failure
         if messages:
-            self._told.pop("poll", None)
+            self.answered("poll")
         return messages
 
     def _caught_up(self) -> bool:
@@ -393,8 +405,9 @@ class ConsumerThread:
             self._ends = self._ends or self._consumer.range(partitions, REQUEST_SECONDS)
             committed = self._consumer.committed(partitions, REQUEST_SECONDS)
         except KafkaError as error:
-            self._out("range", error)
+            self.wait_out("group", error)
             return False
+        self.answered("group")
         # Also of an empty partition: where the group starts has to be committed.
         return all(
             stands_at(committed.get(each), self._topics[each.topic].id, end)
@@ -418,6 +431,9 @@ class ConsumerThread:
             self._commits.probe(self._settings.commit_timeout)
         if self._assignment.unplaced and self._is_due("place", PLACE_SECONDS):
             self._membership.place()
+        elif "place" in self._silent and not self._assignment.unplaced:
+            self.answered("place")
+        self._tell_of_the_wait()
         if self._is_due("topics", self._settings.metadata_refresh):
             self._look_again()
         if self._is_due("lag", LAG_SECONDS):
@@ -450,9 +466,11 @@ class ConsumerThread:
         try:
             ranges = self._consumer.range([each.partition for each in owned], REQUEST_SECONDS) if owned else {}
         except KafkaError as error:
-            self._out("range", error)
+            self.wait_out("range", error)
             return
-        self._told.pop("range", None)
+        if owned:
+            # Idle topics are read without an answer that could be seen.
+            self.answered("range", "poll")
         for each in owned:
             if each.partition in ranges:
                 each.end = ranges[each.partition][1]
@@ -472,9 +490,9 @@ class ConsumerThread:
         try:
             there = self._consumer.topics(REQUEST_SECONDS, self._selection.wanted)
         except KafkaError as error:
-            self._out("topics", error)
+            self.wait_out("topics", error)
             return
-        self._told.pop("topics", None)
+        self.answered("topics")
         topics, before = self._selection.choose(there), self._topics
         for name in before.keys() - topics.keys():
             if not self._selection.grows:
@@ -513,26 +531,60 @@ class ConsumerThread:
             self._consumer.subscribe(sorted(self._topics), self._membership)
             self._subscribed = True
 
+    def _tell_of_the_wait(self) -> None:
+        """Tell once why no partition is assigned for a while after the start."""
+        if not self._subscribed or self._joined_at == inf:
+            return
+        now = self._clock()
+        if self._joined_at is None:
+            self._joined_at = now
+        if self._assignment.all:
+            self._joined_at = inf
+        elif now - self._joined_at >= JOIN_SECONDS and not self._outage:
+            self._joined_at = inf
+            classic = self._settings.group_protocol == "classic"
+            session = f"{self._settings.session_seconds:g} seconds" if classic else "its session"
+            self.note(
+                f"waiting for consumer group {self._settings.group}, which has given it no partitions yet: a member "
+                f"that was killed stays in the group for up to {session}, and others may have all of them",
+                "WARNING",
+            )
+
     # -- failures
 
-    def _out(self, request: str, error: KafkaError) -> None:
-        """Go on after an error that passes by itself; it is told once.
-
-        Raises:
-            KafkaError: it does not.
-        """
+    def wait_out(self, request: str, error: KafkaError) -> None:
+        """See `Surroundings`."""
         passes = error.transient or isinstance(error, NotMember) or error.kafka_code in _WAITED_FOR
         if error.fatal or error.fenced or not passes:
             raise error
+        where = addresses(self._settings.connection)
+        if isinstance(error, Unavailable):
+            if not self._outage:
+                self._outage = True
+                self.note(silent_text(where, self._clock() - self._heard_at, error.message), "WARNING")
+            self._silent.add(request)
+            return
         if error.kafka_code in self._told.values() or isinstance(error, NotMember):
             return
         self._told[request] = error.kafka_code
-        where = addresses(self._settings.connection)
         if error.kafka_code == "UNRELEASED_INSTANCE_ID":
             text = f"another member has group_instance_id {self._instance_id}; waiting until it has left"
         else:
             text = f"{where}: {error.message}; waiting"
         self.note(text, "WARNING")
+
+    def answered(self, *requests: str) -> None:
+        """See `Surroundings`."""
+        for request in requests:
+            self._told.pop(request, None)
+            self._silent.discard(request)
+        if self._silent:
+            return
+        if self._outage:
+            seconds = self._clock() - self._heard_at
+            self.note(f"{addresses(self._settings.connection)} answers again, after {seconds:.0f} s", "WARNING")
+            self._outage = False
+        self._heard_at = self._clock()
 
     def _explained(self, error: Exception) -> Exception:
         if not isinstance(error, KafkaError):

@@ -30,7 +30,7 @@ from streamline.connectors.kafka.dead_letter_messages import (
     read_entry,
     written_message,
 )
-from streamline.connectors.kafka.user_errors import explained
+from streamline.connectors.kafka.user_errors import addresses, explained
 from streamline.errors import StreamlineError
 from streamline.state.store import DeadLetter, LetterKey
 
@@ -310,8 +310,15 @@ class DeadLetterTopic:
             try:
                 return request()
             except KafkaError as error:
-                if not error.transient or time.monotonic() > deadline or self._ending():
+                if not error.transient or self._ending():
                     raise
+                if time.monotonic() > deadline:
+                    raise StreamlineError(
+                        f"the topic of dead letters cannot be reached: {error.message}",
+                        where=addresses(self._connection),
+                        hint="check bootstrap_server, and that the brokers run",
+                        code="kafka.unreachable",
+                    ) from error
                 if not told:
                     self._note(f"dead letters cannot be reached yet: {error.message}", "WARNING")
                 told = True

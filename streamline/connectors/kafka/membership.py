@@ -10,7 +10,6 @@ from streamline.connectors.kafka.client import (
     Committed,
     Consumer,
     KafkaError,
-    NotMember,
     OffsetLost,
     Partition,
     TopicInfo,
@@ -53,6 +52,18 @@ class Surroundings(Protocol):
 
     def note(self, text: str, level: str) -> None:
         """Write to the run's log."""
+        ...
+
+    def wait_out(self, request: str, error: KafkaError) -> None:
+        """Go on after an error that passes by itself; it is told once.
+
+        Raises:
+            KafkaError: it does not.
+        """
+        ...
+
+    def answered(self, *requests: str) -> None:
+        """Note that requests succeed now."""
         ...
 
 
@@ -139,10 +150,9 @@ class Membership:
         try:
             known = self._look_up(unplaced)
         except KafkaError as error:
-            if not (error.transient or isinstance(error, NotMember)) or error.fatal or error.fenced:
-                raise
-            self._surroundings.note(f"cannot look up where partitions start: {error.message}", "WARNING")
+            self._surroundings.wait_out("place", error)
             return
+        self._surroundings.answered("place")
         for partition, facts in known.items():
             if self._unsure(partition, facts):
                 continue

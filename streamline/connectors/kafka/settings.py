@@ -98,7 +98,7 @@ class KafkaSourceSettings(msgspec.Struct, frozen=True, kw_only=True):
     metadata_refresh: float = 10.0
     group_protocol: Literal["classic", "consumer"] = "classic"
     group_instance_id: str | None = None
-    session_seconds: float = 45.0
+    session_seconds: float = 15.0
     max_poll_seconds: float = 300.0
     max_partition_bytes: int = 1 << 20
     commit_timeout: float = 10.0

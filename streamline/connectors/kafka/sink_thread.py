@@ -21,7 +21,7 @@ from streamline.connectors.kafka.client import (
 )
 from streamline.connectors.kafka.outgoing import Destination, OutgoingMaker
 from streamline.connectors.kafka.target_topics import TargetTopics, topic_missing
-from streamline.connectors.kafka.user_errors import explained
+from streamline.connectors.kafka.user_errors import explained, silent_text
 from streamline.connectors.stream_connector import StreamContext
 from streamline.errors import StreamlineError
 from streamline.flow.codecs.message_data import dump_data
@@ -37,7 +37,9 @@ FLUSH_SECONDS: Final = 0.5
 QUIET_SECONDS: Final = 0.02
 """When nothing came for so long, what was produced is flushed."""
 RETRY_SECONDS: Final = 0.5
-SILENCE_SECONDS: Final = 10.0
+FIRST_REQUEST_SECONDS: Final = 2.0
+"""Timeout of the first request: a cluster that is away at the start is told soon."""
+SILENCE_SECONDS: Final = 3.0
 """The log tells of a cluster that has not answered for so long."""
 
 TOPIC_FAULTS: Final = ("UNKNOWN_TOPIC_OR_PART", "TOPIC_EXCEPTION", "TOPIC_AUTHORIZATION_FAILED")
@@ -440,7 +442,8 @@ class ProducerThread:
         while True:
             self._check_stop()
             try:
-                answer = request(REQUEST_SECONDS)
+                first = self._deadline is not None and not self._told
+                answer = request(FIRST_REQUEST_SECONDS if first else REQUEST_SECONDS)
             except KafkaError as error:
                 if not error.transient or error.fatal or error.fenced:
                     raise
@@ -461,15 +464,22 @@ class ProducerThread:
             )
         if self._silent_since is None:
             self._silent_since = now
-        elif not self._told and now - self._silent_since >= SILENCE_SECONDS:
-            self._told = True
-            self._note(f"waiting for {self._connection.cluster}: {reason}", "WARNING")
+        silent = now - self._silent_since
+        if self._told or (silent < SILENCE_SECONDS and self._deadline is None):
+            return
+        self._told = True
+        if self._deadline is None:
+            self._note(silent_text(self._connection.cluster, silent, reason), "WARNING")
+        else:
+            left = f"trying again for {self._deadline - now:.0f} seconds"
+            self._note(f"{self._connection.cluster} does not answer: {reason}; {left}", "WARNING")
 
     def _answered(self) -> None:
-        self._silent_since = None
-        if self._told:
+        if self._told and self._silent_since is not None:
             self._told = False
-            self._note(f"{self._connection.cluster} answers again", "INFO")
+            silent = time.monotonic() - self._silent_since
+            self._note(f"{self._connection.cluster} answers again, after {silent:.0f} s", "WARNING")
+        self._silent_since = None
 
     def _note(self, message: str, level: str) -> None:
         anyio.from_thread.run_sync(self._loop.note, message, level)

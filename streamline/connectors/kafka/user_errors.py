@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from streamline.connectors.kafka.client import Connection, KafkaError
 from streamline.errors import StreamlineError
 
@@ -9,6 +11,16 @@ from streamline.errors import StreamlineError
 def addresses(connection: Connection) -> str:
     """Return where the cluster is, for messages."""
     return ", ".join(connection.servers)
+
+
+def silent_text(where: str, seconds: float, reason: str) -> str:
+    """Return that a cluster does not answer, since when, and why.
+
+    Args:
+        seconds: how long ago it last did.
+    """
+    since = time.strftime("%H:%M:%S", time.gmtime(time.time() - seconds))
+    return f"{where} does not answer since {since} UTC: {reason}; waiting until it does"
 
 
 def explained(

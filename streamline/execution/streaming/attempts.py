@@ -22,6 +22,9 @@ BACKOFF = RetryConfig(delay=1, max_delay=60)
 """The delays of a pipeline without `retry_config`, which is tried without end."""
 
 
+_OUTAGES = frozenset({"kafka.unreachable", "kafka.transaction_unknown"})
+"""Errors of a cluster that was away, beside those that say of themselves that they pass."""
+
 _LONGER = 15.0
 """Seconds beyond the startup timeout after which an attempt has certainly started."""
 
@@ -58,7 +61,12 @@ class Retries:
             return None
         # An attempt that got on is no failure in a row.
         self._failed = 1 if outcome.saved else self._failed + 1
-        outage = isinstance(error, StreamlineError) and getattr(error, "transient", False)
+        # At the start it is one more failure: the startup timeout is over.
+        outage = (
+            self._begun
+            and isinstance(error, StreamlineError)
+            and (getattr(error, "transient", False) or error.code in _OUTAGES)
+        )
         if self._config is not None and self._failed > self._config.retries and not outage:
             return None
         return (self._config or BACKOFF).delay_before(self._failed)

@@ -65,7 +65,7 @@ async def test_while_no_broker_answers_it_waits_proves_nothing_and_says_so_once(
         assert reports.proven == {}
         cluster.stuck = False
         await reports.until_proven(1)
-    assert [level for _, level in notes] == ["WARNING", "INFO"]
+    assert [level for _, level in notes] == ["WARNING", "WARNING"]
 
 
 async def test_case_25_a_message_that_is_too_large_is_refused_and_the_others_arrive_in_order(

@@ -352,6 +352,19 @@ async def test_case_11_each_process_of_a_pipeline_is_a_static_member_of_its_own(
         assert {consumer.options.instance_id for consumer in cluster.consumers} == {"one", "one-1"}
 
 
+async def test_it_says_that_it_waits_for_a_member_that_was_killed(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumer_thread, "JOIN_SECONDS", 0.01)
+    cluster.group("g").assign({})
+    async with running(cluster) as run:
+        await until(lambda: run.notes.having("consumer group g", "15 seconds"))
+        cluster.group("g").assign({member(): partitions(0, 1)})
+        cluster.write("t", b"1")
+        await until(lambda: run.taken.values == [b"1"])
+        assert len(run.notes.having("consumer group g")) == 1
+
+
 # -- topics
 
 
@@ -447,7 +460,9 @@ async def test_an_outage_while_it_runs_is_told_once_and_waited_for(cluster: Fake
         cluster.down.clear()
         cluster.write("t", b"1")
         await until(lambda: run.taken.values == [b"1"])
-        assert len(run.notes.having("all brokers are down")) == 1
+        await until(lambda: run.notes.having("answers again"))
+        assert len(run.notes.having("kafka.test:9092", "all brokers are down")) == 1
+        assert len(run.notes.having("answers again")) == 1
 
 
 @pytest.mark.parametrize(

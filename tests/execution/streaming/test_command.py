@@ -118,7 +118,7 @@ def test_killed_it_goes_on_from_the_last_proof(project: BatchProject) -> None:
 
 def test_a_message_on_which_the_transformer_raises_becomes_a_dead_letter(project: BatchProject) -> None:
     pipeline(project, transformer=DOUBLE.replace('2 * message["id"]', '12 // (message["id"] - 2)'))
-    project.run().expect(0, "1 quarantined")
+    project.run().expect(0, "1 dead letter")
     assert len(written(project)) == 4
     (letter,) = json.loads(project.command("dead-letters", "list", "p", "--json").expect(0).out)
     assert letter["stage"] == "double"

