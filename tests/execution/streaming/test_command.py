@@ -142,6 +142,32 @@ def test_a_file_that_cannot_be_loaded_is_no_reason_for_another_attempt(project: 
     assert written(project) == []
 
 
+def test_callbacks_are_called_when_it_has_ended(project: BatchProject) -> None:
+    pipeline(project)
+    told = """
+        @callback("success")
+        def succeeded(*args, **kwargs):
+            with open("told.txt", "a") as file:
+                file.write(f"{kwargs['parent_block_uuid']} success\\n")
+
+        @callback("failure")
+        def failed(*args, **kwargs):
+            with open("told.txt", "a") as file:
+                file.write(f"{kwargs['parent_block_uuid']} failure\\n")
+    """
+    project.block("told", told, type="callback", upstream=["double"])
+    project.keys["on_error"] = "stop"
+    project.save()
+    project.write(
+        "transformers/double.py", "@transformer\ndef double(messages, *args, **kwargs):\n    return messages[9]\n"
+    )
+    assert project.run().code == 1
+    assert project.lines("told.txt") == ["double failure"]
+    project.write("transformers/double.py", DOUBLE)
+    project.run().expect(0, "5 messages read")
+    assert project.lines("told.txt")[1:] == ["double success"]
+
+
 def test_options_of_other_types_are_refused(project: BatchProject) -> None:
     pipeline(project)
     project.run("--full-refresh").expect(2)

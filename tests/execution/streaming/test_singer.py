@@ -18,6 +18,7 @@ import yaml
 
 from streamline.connectors.registry import find_connector
 from streamline.errors import ConfigError
+from streamline.execution.run import new_run_id
 from streamline.execution.streaming import attempts
 from streamline.execution.streaming.resend import resend
 from streamline.pipeline.model import RetryConfig
@@ -168,7 +169,7 @@ def test_letters_are_sent_again_to_a_target(stream: Stream) -> None:
     settings = {"destination": "target-duckdb", "config": {"path": "out.duckdb"}, "wrap_values": True}
     stream.files.write("data_exporters/export.yaml", yaml.safe_dump(settings))
     with project_store(stream.project) as store:
-        outcome = resend(stream.project, store, "p", "again", store.dead_letters("p"), overwrite=False)
+        outcome = resend(stream.project, store, "p", new_run_id(), store.dead_letters("p"), overwrite=False)
     assert (outcome.arrived, outcome.refused, outcome.failure) == (1, 0, None)
     assert letters(stream) == []
     assert table(root, "value", "load") == [1, 2]
@@ -189,7 +190,7 @@ def test_messages_in_singers_format_have_their_schemas_and_letters_of_them_are_s
     assert table(root, 'id, typeof("at")', "users") == [(2, "TIMESTAMP")]
     assert [(letter.offset, letter.stage) for letter in letters(stream)] == [(0, "decode"), (3, "decode")]
     with project_store(stream.project) as store:
-        outcome = resend(stream.project, store, "p", "again", store.dead_letters("p"), overwrite=False)
+        outcome = resend(stream.project, store, "p", new_run_id(), store.dead_letters("p"), overwrite=False)
     assert (outcome.arrived, outcome.refused, outcome.failure) == (1, 1, None)
     assert table(root, "id", "users") == [1, 2]
 
