@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Mapping
 
 from streamline.connectors.kafka.client import Admin, Connection, ConsumerOptions, KafkaClient, KafkaError, Partition
@@ -16,6 +17,8 @@ from streamline.project.suggest import suggestion
 
 TIMEOUT = 10.0
 _REGISTRY_SECONDS = 5.0
+_RETRY_SECONDS = 0.2
+_NO_COORDINATOR = ("NOT_COORDINATOR", "COORDINATOR_NOT_AVAILABLE", "COORDINATOR_LOAD_IN_PROGRESS")
 
 
 def check_source(settings: KafkaSourceSettings, client: KafkaClient, context: StreamContext, where: Where) -> str:
@@ -105,8 +108,18 @@ def _behind(
 
 
 def _committed(admin: Admin, group: str) -> Mapping[Partition, int]:
+    deadline = time.monotonic() + TIMEOUT
     try:
-        return {partition: committed.offset for partition, committed in admin.group_offsets(group, TIMEOUT).items()}
+        while True:
+            try:
+                offsets = admin.group_offsets(group, TIMEOUT)
+            except KafkaError as error:
+                # A new cluster makes the topic of its groups when it is asked for one for the first time.
+                if error.kafka_code not in _NO_COORDINATOR or time.monotonic() > deadline:
+                    raise
+                time.sleep(_RETRY_SECONDS)
+            else:
+                return {partition: committed.offset for partition, committed in offsets.items()}
     finally:
         admin.close()
 

@@ -45,6 +45,13 @@ def test_a_group_that_has_read_nothing(cluster: FakeCluster) -> None:
     assert source(cluster, topic="orders") == ("1 topic, 2 partitions; consumer group clicks has not read them yet")
 
 
+def test_a_cluster_that_has_had_no_group_yet(cluster: FakeCluster) -> None:
+    not_yet = KafkaError("not the coordinator", kafka_code="NOT_COORDINATOR", transient=True)
+    cluster.fail("group_offsets", not_yet, times=2)
+    assert source(cluster, topic="orders")
+    assert cluster.calls.count("group_offsets") == 3
+
+
 def test_how_far_a_group_is_behind(cluster: FakeCluster) -> None:
     offsets = {Partition("orders", 0): Committed(3), Partition("orders", 1): Committed(1)}
     cluster.group("clicks").offsets.update(offsets)
