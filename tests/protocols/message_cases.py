@@ -9,6 +9,7 @@ from typing import Any
 
 import anyio
 import duckdb
+import pyarrow as pa
 
 from streamline.connectors.files.settings import FileSettings, RecordSettings
 from streamline.connectors.files.source import FileSource as LineSource
@@ -263,8 +264,10 @@ class DuckDBTable(SinkCase):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self._gate = threading.Event()
-        load_object("streamline.databases.duckdb:DuckDB")  # imported before the clock of a test runs
+        # What is imported on first use, also by the driver, is imported before the clock of a test runs.
+        load_object("streamline.databases.duckdb:DuckDB")
         self._shared = duckdb.connect()
+        self._shared.register("warm", pa.table({"id": ["1"]})).execute("select cast(id as bigint) from warm")
         self._shared.execute("""create table numbers (id bigint primary key, "do" text check ("do" <> 'fail'))""")
 
     def make(self, sources: Sequence[str] = ("load",), id: str = "export") -> Sink:
