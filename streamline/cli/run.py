@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from streamline.execution.run import RunResult
+    from streamline.pipeline.model import PipelineModel
+
+_STDOUT = re.compile(r"^\s*(connector_type|destination)\s*:\s*[\"']?stdout[\"']?\s*(#.*)?$", re.MULTILINE)
 
 
 class _OfType(click.Option):
@@ -123,30 +127,45 @@ def command(
         return 0
     from streamline.cli.progress import Display
 
-    with (
-        _prints_on_stderr() if as_json else contextlib.nullcontext(),
-        contextlib.closing(Display(app, quiet=as_json)) as display,
-    ):
-        result = run_pipeline(app.project, model, options, display)
-    result.warnings = [warning for warning in result.warnings if as_json or not display.has_shown(warning)]
-    show_result(app, result, as_json=as_json, planned=display.planned, streaming=model.type == "streaming")
+    with contextlib.ExitStack() as stack:
+        if model.type == "streaming" and _writes_stdout(model):
+            from streamline.connectors.stdio.sink import OUTPUT
+
+            OUTPUT.fd = stack.enter_context(_prints_on_stderr())
+        with (
+            _prints_on_stderr() if as_json else contextlib.nullcontext(),
+            contextlib.closing(Display(app, quiet=as_json)) as display,
+        ):
+            result = run_pipeline(app.project, model, options, display)
+        result.warnings = [warning for warning in result.warnings if as_json or not display.has_shown(warning)]
+        show_result(app, result, as_json=as_json, planned=display.planned, streaming=model.type == "streaming")
     if result.signal is not None and result.status == "cancelled":
         return 128 + result.signal
     return 0 if result.status == "completed" else 1
 
 
 @contextlib.contextmanager
-def _prints_on_stderr() -> Iterator[None]:
-    """Redirect what blocks print, in any process, to stderr: stdout is for JSON only."""
+def _prints_on_stderr() -> Iterator[int]:
+    """Redirect what is printed, in any process, to stderr; gives a descriptor of stdout."""
     sys.stdout.flush()
     kept = os.dup(1)
     try:
         os.dup2(2, 1)
         with contextlib.redirect_stdout(sys.stderr):
-            yield
+            yield kept
     finally:
         os.dup2(kept, 1)
         os.close(kept)
+
+
+def _writes_stdout(model: PipelineModel) -> bool:
+    """Return whether a block writes messages to stdout, which is for nothing else then."""
+    files = [
+        block.file.read_text(errors="replace") if block.file is not None else block.content or ""
+        for block in model.blocks.values()
+        if block.type == "data_exporter" and block.language == "yaml"
+    ]
+    return any(_STDOUT.search(text) for text in files)
 
 
 def _pipeline(app: App, names: tuple[str, ...]) -> str:

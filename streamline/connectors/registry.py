@@ -156,10 +156,13 @@ DEFAULT_SYSTEMS: Mapping[Role, str] = {"tap": "sqlite", "target": "duckdb"}
 IN_PROCESS: Mapping[str, InProcess] = {
     "duckdb": InProcess(stream="streamline.connectors.tables.connector:DUCKDB"),
     "files": InProcess(stream="streamline.connectors.files.connector:CONNECTOR"),
+    "http": InProcess(stream="streamline.connectors.http.connector:CONNECTOR"),
     "kafka": InProcess(stream="streamline.connectors.kafka.connector:CONNECTOR"),
     "postgres": InProcess(stream="streamline.connectors.tables.connector:POSTGRES"),
     # Taps and targets, whatever their names.
     "singer": InProcess(stream="streamline.connectors.singer.connector:SINGER"),
+    "stdin": InProcess(stream="streamline.connectors.stdio.connector:STDIN"),
+    "stdout": InProcess(stream="streamline.connectors.stdio.connector:STDOUT"),
 }
 """The sources and sinks of this process that come with Streamline."""
 

@@ -99,6 +99,13 @@ def _dead_letter(run: Run, model: PipelineModel, settings: StreamingSettings, bl
 def _check_instances(model: PipelineModel, plan: Plan) -> None:
     if plan.settings.instances == 1:
         return
+    if any(sink.name == "stdout" for sink in plan.sinks.values()):
+        raise model.yaml.error(
+            f"instances: {plan.settings.instances} processes cannot share the standard output",
+            ("instances",),
+            hint="remove instances",
+            code="setting.conflict",
+        )
     other = next((source for source in plan.sources.values() if not source.traits.keeps_positions), None)
     if other is not None:
         raise model.yaml.error(
