@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ from streamline.connectors.kafka.source import KafkaSource
 from streamline.connectors.python.sink import PythonSink
 from streamline.connectors.python.source import PythonSource
 from streamline.connectors.python.user_class import UserClass
+from streamline.connectors.stdio.source import Input, StdinSource
 from streamline.connectors.stream_connector import StreamContext
 from streamline.connectors.tables.destination import TableDestination
 from streamline.connectors.tables.rows import Row
@@ -291,5 +293,35 @@ class DuckDBTable(SinkCase):
         self._gate.set()
 
 
-MESSAGE_SOURCES: list[type[SourceCase]] = [Kafka, PythonClass, LinesOfFile]
+class LinesOfInput(SourceCase):
+    """Number n is the n-th line of the standard input, which is begun after the numbers that are proven."""
+
+    name = "StdinSource"
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._open: list[int] = []
+
+    def make(
+        self, count: int, *, start: Mapping[str, bytes] | None = None, fail_at: int | None = None, id: str = "load"
+    ) -> Source:
+        first = int((start or {}).get("records", b"0")) + 1
+        numbers = range(first, min(count, 10_000) + 1)
+        # It gives all that comes before a record that is too long, also between the places of positions here.
+        bad = fail_at - (fail_at - 1) % EVERY if fail_at is not None else None
+        lines = [b"9" * 1_000 if number == bad else b'{"id":%d}\n' % number for number in numbers]
+        file = self.folder / f"in{len(self._open)}"
+        file.write_bytes(b"".join(lines))
+        self._open.append(os.open(file, os.O_RDONLY))
+        return StdinSource(id, RecordSettings(batch_size=EVERY, max_record_bytes=900), Input(self._open[-1]))
+
+    def parts(self, number: int) -> dict[str, bytes]:
+        return {"records": b"%d" % number}
+
+    def end(self) -> None:
+        for fd in self._open:
+            os.close(fd)
+
+
+MESSAGE_SOURCES: list[type[SourceCase]] = [Kafka, PythonClass, LinesOfFile, LinesOfInput]
 MESSAGE_SINKS: list[type[SinkCase]] = [PythonClassSink, DuckDBTable]

@@ -87,7 +87,9 @@ class Splitter:
         return self._failed(records) if len(self._rest) > self._max else records
 
     def finish(self) -> list[Record]:
-        """Return the last record, whose line has no end."""
+        """Return the last record, whose line has no end; raises as `feed`."""
+        if self._too_long is not None:
+            raise self._too_long
         rest, self._rest = self._rest, b""
         records: list[Record] = []
         if rest:
