@@ -9,8 +9,9 @@ from importlib import metadata
 
 import pytest
 
-from streamline.connectors.kafka.client import Connection, Outgoing, ProducerOptions
+from streamline.connectors.kafka.client import Connection, Outgoing, ProducerOptions, Unavailable
 from streamline.connectors.kafka.clients import CLIENTS, kafka_client
+from streamline.connectors.kafka.failures import failure
 from streamline.errors import ConfigError
 
 
@@ -97,3 +98,8 @@ def test_case_33_no_queue_of_the_library_is_ever_full() -> None:
     # A library that is full by itself takes 100,000.
     producer.produce_batch([message] * 100_001)
     producer.close(0)
+
+
+@pytest.mark.parametrize("name", ["UNKNOWN_LEADER_EPOCH", "FENCED_LEADER_EPOCH", "NOT_LEADER_FOR_PARTITION"])
+def test_case_23_a_leader_that_moves_is_an_outage(name: str) -> None:
+    assert isinstance(failure("read the offsets of a topic", name, "moved"), Unavailable)
