@@ -70,7 +70,7 @@ def test_an_integration_pipeline_of_your_own(tmp_path: Path) -> None:
 def test_a_streaming_pipeline(tmp_path: Path) -> None:
     *lines, demo = block_after("Streaming")
     assert demo.endswith("streamline demo --streaming")
-    assert "completed: 20 records read" in typed(lines, tmp_path)
+    assert "completed: 20 messages read" in typed(lines, tmp_path)
 
 
 def test_the_test_command_is_the_one_that_continuous_integration_runs() -> None:

@@ -16,7 +16,7 @@ import click
 from streamline.cli.app import App, pass_app
 from streamline.cli.output import count, failure_json, is_terminal, json_option, print_json, say
 from streamline.errors import ConfigError
-from streamline.execution.engine import ENGINES, engine_of, refuse_options, run_pipeline, types_taking
+from streamline.execution.engine import ENGINES, engine_of, refuse_options, run_pipeline, takes, types_taking
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -127,8 +127,9 @@ def command(
         return 0
     from streamline.cli.progress import Display
 
+    streaming = takes(model, "until_caught_up")  # messages are moved
     with contextlib.ExitStack() as stack:
-        if model.type == "streaming" and _writes_stdout(model):
+        if streaming and _writes_stdout(model):
             from streamline.connectors.stdio.sink import OUTPUT
 
             OUTPUT.fd = stack.enter_context(_prints_on_stderr())
@@ -138,7 +139,7 @@ def command(
         ):
             result = run_pipeline(app.project, model, options, display)
         result.warnings = [warning for warning in result.warnings if as_json or not display.has_shown(warning)]
-        show_result(app, result, as_json=as_json, planned=display.planned, streaming=model.type == "streaming")
+        show_result(app, result, as_json=as_json, planned=display.planned, streaming=streaming)
     if result.signal is not None and result.status == "cancelled":
         return 128 + result.signal
     return 0 if result.status == "completed" else 1

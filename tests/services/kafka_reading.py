@@ -19,7 +19,7 @@ from streamline.flow.router import Route
 from streamline.flow.runtime import Flow, FlowOutcome, Runtime
 from tests.connectors.kafka.running import EARLIEST, Notes
 
-SECONDS = 60.0
+SECONDS = 180.0
 """After so long a test is taken for hung."""
 
 

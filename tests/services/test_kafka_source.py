@@ -272,6 +272,7 @@ async def test_a_group_is_shared_under_the_consumer_protocol(kafka_server: Kafka
     assert {*first.sink.values, *second.sink.values} == {b"%d" % number for number in range(800)}
 
 
+@pytest.mark.parametrize("client", ["confluent"], indirect=True)
 async def test_case_11_a_static_member_is_replaced(client: KafkaClient, kafka_server: Kafka, group_name: str) -> None:
     topic = kafka_server.create_topic()
     group = Group(client, kafka_server.servers, topics=(topic,), group=group_name, group_instance_id="one")

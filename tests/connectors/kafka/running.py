@@ -17,7 +17,7 @@ from streamline.connectors.stream_connector import StreamContext
 from streamline.flow.items import Item, MessageBatch, Origin, Position
 from tests.connectors.kafka.fake import CONNECTION, FakeCluster
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 EARLIEST = StartOffset(kind="earliest", elsewhere="earliest")
 
 
