@@ -9,7 +9,6 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from streamline.connectors.kafka import consumer_thread
 from streamline.connectors.kafka.client import Connection, KafkaClient, Outgoing, ProducerOptions
 from streamline.connectors.kafka.clients import CLIENTS, kafka_client
 from streamline.connectors.kafka.settings import StartOffset
@@ -118,45 +117,6 @@ async def test_case_13_messages_that_retention_has_deleted_are_counted(
     assert stopped.code == "kafka.offset_lost"
     assert all(word in str(stopped.outcome and stopped.outcome.error) for word in ("4 messages", "4 can"))
     assert (await group.all(on_offset_lost="earliest")).sink.values == numbers(6, 9)
-
-
-async def test_case_13_messages_that_are_deleted_while_it_waits(
-    client: KafkaClient, kafka_server: Kafka, group_name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(consumer_thread, "POLL_MESSAGES", 1)  # so that little has been read when the rest is deleted
-    topic = kafka_server.create_topic()
-    kafka_server.produce(topic, numbers(0, 1))
-    group = Group(client, kafka_server.servers, topics=(topic,), group=group_name, on_offset_lost="earliest")
-    async with group.member() as reading:
-        await until(lambda: reading.sink.values == numbers(0, 1))
-        reading.sink.gate = anyio.Event()
-        await in_thread(kafka_server.produce, topic, [b"x" * 100_000] * 40)
-        await anyio.sleep(2)
-        await in_thread(kafka_server.delete_before, topic, 42)
-        reading.sink.gate.set()
-        await until(lambda: reading.notes.having("gone"))
-        await in_thread(kafka_server.produce, topic, [b"last"])
-        await until(lambda: reading.sink.values[-1] == b"last")
-
-
-@pytest.mark.parametrize("on_lost", ["stop", "earliest"])
-async def test_case_14_a_topic_that_is_made_again_while_it_is_read(
-    client: KafkaClient, kafka_server: Kafka, group_name: str, on_lost: str
-) -> None:
-    topic = kafka_server.create_topic()
-    kafka_server.produce(topic, numbers(0, 4))
-    group = Group(client, kafka_server.servers, topics=(topic,), group=group_name, on_offset_lost=on_lost)
-    async with group.member() as reading:
-        await until_committed(kafka_server, group_name, lambda offsets: offsets == {(topic, 0): 5})
-        await in_thread(kafka_server.delete_topic, topic)
-        await in_thread(kafka_server.create_topic, topic)
-        await in_thread(kafka_server.produce, topic, numbers(10, 17))
-        if on_lost == "stop":
-            await reading.ended.wait()
-            assert reading.code == "kafka.topic_recreated"
-        else:
-            await until(lambda: set(numbers(10, 17)) <= set(reading.sink.values))
-            await until_committed(kafka_server, group_name, lambda offsets: offsets == {(topic, 0): 8})
 
 
 async def test_case_12_all_messages_of_a_topic_that_appears_arrive(
@@ -270,19 +230,6 @@ async def test_a_group_is_shared_under_the_consumer_protocol(kafka_server: Kafka
             )
             await until_committed(kafka_server, group_name, lambda offsets: sum(offsets.values()) == 800)
     assert {*first.sink.values, *second.sink.values} == {b"%d" % number for number in range(800)}
-
-
-@pytest.mark.parametrize("client", ["confluent"], indirect=True)
-async def test_case_11_a_static_member_is_replaced(client: KafkaClient, kafka_server: Kafka, group_name: str) -> None:
-    topic = kafka_server.create_topic()
-    group = Group(client, kafka_server.servers, topics=(topic,), group=group_name, group_instance_id="one")
-    async with group.member(0) as first:
-        await until_committed(kafka_server, group_name, bool)
-        async with group.member(1) as second:
-            await first.ended.wait()
-            assert first.code == "kafka.replaced"
-            kafka_server.produce(topic, [b"1"])
-            await until(lambda: second.sink.values == [b"1"])
 
 
 async def test_outages_while_it_runs_are_waited_for(
