@@ -78,7 +78,9 @@ class KafkaSource:
     def transaction_offsets(self, parts: Mapping[str, bytes]) -> tuple[Mapping[Partition, Committed], Any]:
         """See `OffsetSource.transaction_offsets`."""
         try:
-            return self._exchange.ask(lambda: self._thread.transaction_offsets(parts)).result()
+            return self._exchange.ask(lambda: self._thread.transaction_offsets(parts)).result(self._answer_seconds)
+        except TimeoutError:
+            raise KafkaError("the consumer's thread does not answer", where=self.id, transient=True) from None
         except ThreadEnded:
             raise KafkaError("the source has ended", where=self.id, code="kafka.source_ended") from None
 

@@ -92,9 +92,8 @@ class Isolation:
                     self._suspect(number, failure)
         if any(not isinstance(failure, MISUNDERSTOOD) for _, failure in self._suspects):
             # No message after them shows whether it was an outage.
-            many = self._in_a_row >= IN_A_ROW
-            self._retry(PAUSES if many or not self._worked else PAUSES[:2])
-            if self._suspects and many and not self._worked:
+            self._retry(PAUSES[:2] if self._worked else PAUSES)
+            if self._suspects and self._in_a_row >= IN_A_ROW:
                 raise Unwritable(self._suspects[-1][1])
         self._refuse_suspects()
 
