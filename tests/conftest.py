@@ -62,13 +62,14 @@ BACKENDS = [
 
 EVERY_LOOP = ("tests.processes.test_child", "tests.flow.test_tasks")
 """Modules whose tests run on each event loop everywhere: what differs between the loops. Of the others only uvloop
-runs, which `streamline run` uses, except in continuous integration."""
+runs, which `streamline run` uses, except in continuous integration. Those with services run on uvloop everywhere."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Tests marked `anyio` run once on each event loop that is tried."""
     if "anyio_backend" in metafunc.fixturenames:
-        every = services_required() or metafunc.module.__name__ in EVERY_LOOP
+        name = metafunc.module.__name__
+        every = name in EVERY_LOOP or (services_required() and not name.startswith("tests.services."))
         metafunc.parametrize("anyio_backend", BACKENDS if every else BACKENDS[1:2], indirect=True)
 
 

@@ -32,11 +32,6 @@ FUTURE = 4_000_000_000_000
 """A time that brokers refuse: they take none that is an hour ahead."""
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(params=CLIENTS)
 def client(request: pytest.FixtureRequest) -> KafkaClient:
     return kafka_client(request.param)

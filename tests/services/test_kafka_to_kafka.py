@@ -32,11 +32,6 @@ PATIENCE = 400.0
 PARTITIONS = 4
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(params=CLIENTS)
 def client(request: pytest.FixtureRequest) -> KafkaClient:
     return kafka_client(request.param)
