@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import click
 
+from streamline.cli import collector
 from streamline.cli.app import App
 from streamline.cli.terminal import guard_streams
 from streamline.errors import DiskFull, StreamlineError, is_disk_full
@@ -97,6 +98,8 @@ class LazyGroup(click.Group):
             return super().main(args, prog_name, complete_var, standalone_mode, **extra)
         app = App()
         app.owns_process = args is None
+        if app.owns_process:
+            collector.while_starting()
         guard_streams()
         try:
             # A command that wants another exit code than 0 calls ctx.exit(code) or returns it.
@@ -109,6 +112,8 @@ class LazyGroup(click.Group):
             code = report(error, app)
         finally:
             app.end_children()
+            if app.owns_process:
+                collector.when_ending()
         sys.exit(code if type(code) is int else 0)
 
 

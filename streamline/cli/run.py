@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from streamline.cli import collector
 from streamline.cli.app import App, pass_app
 from streamline.cli.output import count, failure_json, is_terminal, json_option, print_json, say
 from streamline.errors import ConfigError
@@ -137,7 +138,7 @@ def command(
             _prints_on_stderr() if as_json else contextlib.nullcontext(),
             contextlib.closing(Display(app, quiet=as_json)) as display,
         ):
-            result = run_pipeline(app.project, model, options, display)
+            result = run_pipeline(app.project, model, options, display, collector.when_planned)
         result.warnings = [warning for warning in result.warnings if as_json or not display.has_shown(warning)]
         show_result(app, result, as_json=as_json, planned=display.planned, streaming=streaming)
     if result.signal is not None and result.status == "cancelled":
