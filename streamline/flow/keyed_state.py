@@ -46,8 +46,9 @@ class StateStore(Protocol):
         """Return a value; None: the key has none."""
         ...
 
-    def items(self, place: Place) -> Iterator[tuple[bytes, bytes]]:
-        """Yield all values by key."""
+    def range(self, place: Place, first: bytes, last: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Yield the keys from `first` to before `last`, in their order, with their values; nothing is saved meanwhile.
+        It may be closed early."""
         ...
 
     def marks(self, places: Collection[Place]) -> Mapping[Place, int]:

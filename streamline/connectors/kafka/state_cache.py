@@ -79,9 +79,13 @@ class StateCache:
         row = self._db.execute("SELECT value FROM entries WHERE key = ?", (key,)).fetchone()
         return row[0] if row is not None else None
 
-    def items(self) -> Iterator[tuple[bytes, bytes]]:
-        """Yield all values by key."""
-        return iter(self._db.execute("SELECT key, value FROM entries"))
+    def range(self, first: bytes, last: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Yield the keys from `first` to before `last`, in their order, with their values."""
+        rows = self._db.execute("SELECT key, value FROM entries WHERE key >= ? AND key < ? ORDER BY key", (first, last))
+        try:
+            yield from rows
+        finally:
+            rows.close()
 
     def write(self, changes: Iterable[tuple[bytes, bytes | None]], offset: int | None, topic_id: str | None) -> None:
         """Write values (None deletes) and where it stands then, in one transaction.

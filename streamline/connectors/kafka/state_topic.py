@@ -154,9 +154,9 @@ class KafkaState:
         """See `StateStore.get`."""
         return self._open[place].cache.get(key)
 
-    def items(self, place: Place) -> Iterator[tuple[bytes, bytes]]:
-        """See `StateStore.items`."""
-        return self._open[place].cache.items()
+    def range(self, place: Place, first: bytes, last: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """See `StateStore.range`."""
+        return self._open[place].cache.range(first, last)
 
     def marks(self, places: Collection[Place]) -> Mapping[Place, int]:
         """See `StateStore.marks`."""

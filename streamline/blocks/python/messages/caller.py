@@ -15,7 +15,8 @@ from streamline.blocks.python.function import BlockFile, PythonFunction, Shape, 
 from streamline.blocks.python.messages.frames import from_frame, to_frame
 from streamline.blocks.python.messages.keyed_state import BlockState
 from streamline.blocks.python.messages.parking import Parking
-from streamline.blocks.python.messages.windows import Window, Windows, window_settings
+from streamline.blocks.python.messages.window_settings import Window, window_settings
+from streamline.blocks.python.messages.windows import Windows
 from streamline.decorators import marks_of
 from streamline.errors import ConfigError, PipelineFailed
 from streamline.flow.bisection import bisect
@@ -91,7 +92,6 @@ class MessageCaller:
         self._keywords: dict[str, dict[str, Any]] = {}
         self._loop: asyncio.Runner | None = None
         self.parking = Parking() if settings.park else None
-        self._stream = ""
         self._raised = 0
         """On how many messages in a row it has raised."""
         self.state: BlockState | None = None
@@ -114,7 +114,7 @@ class MessageCaller:
             self._waits()
             self.state.open(batch)
         if self._windows is not None:
-            self._stream = batch.stream
+            self._began()
             return self._windows.run(batch)
         return _Run(self, batch, set_aside).items()
 
@@ -201,18 +201,18 @@ class MessageCaller:
                 hint="write `@window(…)` right above `@transformer`",
                 code="window.invalid",
             )
-        return Windows(settings, self.state, self.block, self._close_window)
+        return Windows(settings, self.state, self.block, self)
 
-    def _close_window(self, key: str, window: Window, messages: list[Any]) -> list[Any]:
-        """Call the function with a window that is closed.
-
-        Raises:
-            PipelineFailed: it raised.
-        """
-        keywords = self._function.keywords({**self._offered, "stream": self._stream}, positionals=3)
+    def close_window(self, key: str, window: Window, contents: Any, stream: str) -> list[Any]:
+        """See `WindowFunction.close_window`."""
+        keywords = self._keywords.get(stream)
+        if keywords is None:
+            keywords = self._function.keywords({**self._offered, "stream": stream}, positionals=3)
+            self._keywords[stream] = keywords
         self._began()
         try:
-            return self._messages(self._function.call(key, window, messages, keywords=keywords))
+            result = self._function.call(key, window, contents, keywords=keywords)
+            return [result] if type(result) is dict else self._messages(result)
         except UserError as error:
             raise self.failed(error, f"failed with the window of {key!r} from {window.start.isoformat()}") from None
 
@@ -234,6 +234,14 @@ class MessageCaller:
             "",
             self._function.where,
         )
+
+    def error(self, error: BaseException) -> UserError:
+        """See `WindowFunction.error`."""
+        return self._function.error(error)
+
+    def worked(self) -> None:
+        """See `WindowFunction.worked`."""
+        self._raised = 0
 
     def raised(self, error: UserError) -> None:
         """Count a message that the function raised on.

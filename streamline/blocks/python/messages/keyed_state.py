@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -66,7 +66,15 @@ class State:
                 f"{key!r} is the key of no message in this call: state belongs to the partition of a key, which only "
                 "the message's own key tells"
             )
-        return name
+        return self._block.prefix + name
+
+
+class Index(Protocol):
+    """What somebody keeps of a partition beside its state."""
+
+    def flush(self) -> None:
+        """Put what is not in the state yet into it: a position is about to cover it."""
+        ...
 
 
 class _Proposed(NamedTuple):
@@ -84,15 +92,17 @@ class BlockState:
         calls: is given to the function.
         keys: of the messages in the current call.
         max_bytes: the most bytes of a value and its key.
+        prefix: begins the names of what the function sets.
         place: the partition that is open.
-        indexes: what somebody keeps of a partition; dropped with it.
+        indexes: what somebody keeps of a partition; dropped with it, and flushed before a position covers it.
     """
 
     def __init__(self, store: StateStore) -> None:
         store.start()
         self.calls = State(self)
         self.max_bytes = store.max_bytes
-        self.indexes: dict[Place, Any] = {}
+        self.prefix = b""
+        self.indexes: dict[Place, Index] = {}
         self._store = store
         self.place = Place("", -1)
         self._batch: MessageBatch | None = None
@@ -134,9 +144,19 @@ class BlockState:
             self.max_bytes = self._store.max_bytes
         self.place = place or Place("", -1)
 
+    @property
+    def has_place(self) -> bool:
+        """Whether a partition is open; False: the messages are of none."""
+        return self.place in self._overlay
+
     def begin(self, batch: MessageBatch, first: int, count: int) -> None:
         """Begin a call with messages of the batch that is open."""
         self._batch, self._range, self._keys = batch, range(first, first + count), None
+        self._call = {}
+
+    def begin_window(self, key: bytes) -> None:
+        """Begin a call with a window of a key, in the partition that is open."""
+        self._keys = frozenset([key])
         self._call = {}
 
     def keep(self) -> None:
@@ -153,14 +173,27 @@ class BlockState:
             value = self._overlay[self.place].get(key, _MISSING)
         return self._store.get(self.place, key) if value is _MISSING else value
 
-    def items(self) -> Iterator[tuple[bytes, bytes]]:
-        """Yield what the open partition had when it was restored; nothing was changed since."""
-        assert not self._overlay.get(self.place)
-        return self._store.items(self.place) if self.place in self._overlay else iter(())
+    def restored(self, first: bytes, last: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Yield the keys of the open partition from `first` to before `last`, in their order, with their values; it was
+        restored, and nothing was changed since."""
+        assert not self._overlay[self.place]
+        return self._store.range(self.place, first, last)
+
+    def names(self, first: bytes, last: bytes) -> list[bytes]:
+        """Return the keys of the open partition from `first` to before `last` that have a value, in their order."""
+        overlay = self._overlay[self.place]
+        found = {key for key, _ in self._store.range(self.place, first, last)}
+        found.update(key for key in overlay if first <= key < last)
+        return sorted(key for key in found if overlay.get(key, b"") is not None)
 
     def change(self, key: bytes, value: bytes | None) -> None:
         """Change a value in the call."""
         self._call[key] = value
+
+    def put(self, place: Place, changes: Changes) -> None:
+        """Change values of a partition, outside of any call."""
+        self._overlay[place].update(changes)
+        self._changed.setdefault(place, {}).update(changes)
 
     # -- positions
 
@@ -172,6 +205,9 @@ class BlockState:
             places: partitions of the source.
             sink: id of the sink that they are for.
         """
+        for place in places:
+            if (index := self.indexes.get(place)) is not None:
+                index.flush()
         changes = {place: self._changed.pop(place) for place in places if place in self._changed}
         if not changes:
             return []

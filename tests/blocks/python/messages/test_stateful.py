@@ -48,8 +48,8 @@ class MemoryStore:
     def get(self, place: Place, key: bytes) -> bytes | None:
         return self.values.get(key)
 
-    def items(self, place: Place) -> Iterator[tuple[bytes, bytes]]:
-        return iter(self.log.items())
+    def range(self, place: Place, first: bytes, last: bytes) -> Iterator[tuple[bytes, bytes]]:
+        yield from sorted((key, value) for key, value in self.values.items() if value and first <= key < last)
 
     def marks(self, places: Collection[Place]) -> Mapping[Place, int]:
         return {}
