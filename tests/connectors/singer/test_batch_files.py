@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from streamline.connectors.singer import batch_files
+from streamline.connectors.singer import batch_records
 from streamline.connectors.singer.batch_files import FileSource
 from streamline.errors import StreamlineError
 from streamline.flow.items import ArrowBatch, FileBatch, Item, RawBatch
@@ -228,7 +228,7 @@ def test_only_regular_files_are_opened(tmp_path: Path, form: str) -> None:
 def test_a_line_without_end_is_not_read_to_its_end(
     tmp_path: Path, packed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch_files, "MAX_RECORD_BYTES", 4 << 20)
+    monkeypatch.setattr(batch_records, "MAX_RECORD_BYTES", 4 << 20)
     (tmp_path / "bomb").write_bytes((gzip.compress if packed else bytes)(b'{"id":"' + b" " * (32 << 20)))
     tracemalloc.start()
     refused(tmp_path, sdk(f"file://{tmp_path}/bomb"))
@@ -237,7 +237,7 @@ def test_a_line_without_end_is_not_read_to_its_end(
 
 
 def test_the_longest_line_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch_files, "MAX_RECORD_BYTES", 64)
+    monkeypatch.setattr(batch_records, "MAX_RECORD_BYTES", 64)
     first, path = b'{"id":"a"}\n', tmp_path / "a.jsonl"
     for length, ending in ((64, b"\n"), (64, b""), (65, b"\n")):
         path.write_bytes(first + b'{"id":"' + b"x" * (length - 9) + b'"}' + ending)
@@ -273,7 +273,7 @@ def test_a_text_that_all_rows_of_a_parquet_file_share_is_not_repeated_for_all_at
 def test_a_row_of_a_parquet_file_that_is_larger_than_the_limit_comes_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch_files, "_MOST_DECODED", 150)
+    monkeypatch.setattr(batch_records, "_MOST_DECODED", 150)
     notes = ["x" * 200, "y" * 100, "z" * 20, "z" * 20]
     pq.write_table(pa.table({"note": notes}), tmp_path / "a.parquet")
     items = expand(tmp_path, sdk(f"file://{tmp_path}/a.parquet", form="parquet"), chunk_bytes=150)
