@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import signal
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -128,6 +129,9 @@ class TargetProcess:
         self._limit: float | None = None
         self._too_long = False
         self._next: Child | None = None
+        self._input_ended_at = 0.0
+        self._closing_seconds: float | None = None
+        """From the end of a session's input to its proof, the last time."""
 
     # -- sessions
 
@@ -281,13 +285,19 @@ class TargetProcess:
         elif unread := child.stdin.unread() if child.stdin is not None else 0:
             self._fail(f"exited with code 0 and left {unread:,} bytes of its input unread", code="target.exited_early")
         else:
+            self._closing_seconds = time.monotonic() - self._input_ended_at
             self._input.ended()
 
     async def _close_sessions(self, interval: float, config: Path) -> None:
+        # The interval is from proof to proof, and after the end of its input the target still writes, now and then
+        # for longer than last time.
+        closing = interval / 10 if self._closing_seconds is None else self._closing_seconds
+        due = interval - min(1.5 * closing, interval / 2)
         while True:
-            await anyio.sleep(min(1.0, interval / 4))
+            left = due - self._input.seconds_without_proof
+            await anyio.sleep(min(1.0, max(left, due / 20)))
             # One that proves as it goes is left alone.
-            if self._input.seconds_without_proof >= interval and self._input.unproven:
+            if self._input.seconds_without_proof >= due and self._input.unproven:
                 async with self._lock:
                     self._ready = anyio.Event()
                     if self._command.prestart:
@@ -302,6 +312,7 @@ class TargetProcess:
         if child is not None and child.returncode is not None:
             return  # it exited before the end of its input
         self._closing = True
+        self._input_ended_at = time.monotonic()
         if child is not None and child.stdin is not None:
             child.stdin.close()
 
