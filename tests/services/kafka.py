@@ -37,6 +37,9 @@ SERVERS_VARIABLE = "STREAMLINE_TEST_KAFKA"
 PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 PASSWORDS = {"alice": "alice-secret", "bob": "bob-secret"}
 
+ANSWER_SECONDS = 120.0
+"""After so long without an answer a cluster is taken for dead."""
+
 Isolation = Literal["read_committed", "read_uncommitted"]
 
 
@@ -162,8 +165,18 @@ class Kafka:
         self.admin.create_acls([rule])
 
     def committed(self, group: str) -> dict[tuple[str, int], int]:
-        """Return a group's offsets."""
-        offsets = self.admin.list_group_offsets({group: None})[group]
+        """Return a group's offsets. While a coordinator is elected or a broker is away, it waits."""
+        from kafka.errors import KafkaError
+
+        deadline = time.monotonic() + ANSWER_SECONDS
+        while True:
+            try:
+                offsets = self.admin.list_group_offsets({group: None})[group]
+                break
+            except KafkaError as error:
+                if not error.retriable or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
         return {(place.topic, place.partition): value.offset for place, value in offsets.items() if value.offset >= 0}
 
     def evict_members(self, group: str) -> None:
