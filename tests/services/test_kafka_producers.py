@@ -139,7 +139,9 @@ def test_offsets_are_part_of_a_transaction(bench: Bench, kafka_server: Kafka) ->
     assert values(kafka_server.consume_all(target)) == [b"0", b"1"]
 
 
-def test_a_new_owner_of_a_transactional_id_fences_the_old_one(bench: Bench, kafka_server: Kafka) -> None:
+def test_a_new_owner_of_a_transactional_id_fences_the_old_one_and_stays_the_owner(
+    bench: Bench, kafka_server: Kafka
+) -> None:
     topic = kafka_server.create_topic()
     old = bench.producer(transactional_id=f"x-{topic}")
     old.init_transactions(SECONDS)
@@ -147,10 +149,45 @@ def test_a_new_owner_of_a_transactional_id_fences_the_old_one(bench: Bench, kafk
     deliver(old, Outgoing(topic, b"k", b"old"))
     new = bench.producer(transactional_id=f"x-{topic}")
     new.init_transactions(SECONDS)
+    new.begin()
+    assert deliver(new, Outgoing(topic, b"k", b"1")) == []
     with pytest.raises(KafkaError) as caught:
         old.produce_batch([Outgoing(topic, b"k", b"late")])
         old.flush(SECONDS)
         old.commit(SECONDS)
     assert caught.value.fenced
     assert caught.value.fatal
-    assert values(kafka_server.consume_all(topic)) == []
+    # kafka-python would ask for a newer epoch now, and fence the new owner.
+    for number in (2, 3, 4):
+        assert deliver(new, Outgoing(topic, b"k", b"%d" % number)) == []
+    new.commit(SECONDS)
+    assert values(kafka_server.consume_all(topic)) == [b"1", b"2", b"3", b"4"]
+
+
+def test_a_request_of_a_transaction_is_not_lost_while_its_coordinator_is_away(
+    kafka_server: Kafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kafka.errors import KafkaConnectionError
+    from kafka.net.compat import KafkaNetClient
+
+    ready = KafkaNetClient.await_ready
+    unready = [True] * 3
+
+    def await_ready(*args: object, **more: object) -> object:
+        if opened and unready:
+            unready.pop()
+            raise KafkaConnectionError("not ready")
+        return ready(*args, **more)
+
+    opened: list[bool] = []
+    monkeypatch.setattr(KafkaNetClient, "await_ready", await_ready)
+    topic, bench = kafka_server.create_topic(), Bench(kafka_client("kafka-python"), kafka_server.servers)
+    producer = bench.producer(transactional_id=f"x-{topic}")
+    producer.init_transactions(SECONDS)
+    producer.begin()
+    opened.append(True)
+    assert deliver(producer, Outgoing(topic, b"k", b"v")) == []
+    producer.commit(SECONDS)
+    bench.close()
+    assert not unready
+    assert values(kafka_server.consume_all(topic)) == [b"v"]

@@ -119,6 +119,50 @@ async def test_case_13_messages_that_retention_has_deleted_are_counted(
     assert (await group.all(on_offset_lost="earliest")).sink.values == numbers(6, 9)
 
 
+async def test_case_13_messages_that_are_deleted_while_it_waits(
+    client: KafkaClient, kafka_server: Kafka, group_name: str
+) -> None:
+    topic = kafka_server.create_topic()
+    kafka_server.produce(topic, numbers(0, 1))
+    group = Group(client, kafka_server.servers, topics=(topic,), group=group_name, on_offset_lost="earliest")
+    producer = client.producer(
+        Connection(servers=kafka_server.servers), ProducerOptions(client_id="t", transactional_id=group_name)
+    )
+    async with group.member() as reading:
+        await until(lambda: reading.sink.values == numbers(0, 1))
+        await in_thread(producer.init_transactions, 30)
+        producer.begin()
+        producer.produce_batch([Outgoing(topic, None, b"%d" % number) for number in range(2, 42)])
+        assert await anyio.to_thread.run_sync(producer.flush, 30) == []
+        # It waits before the open transaction.
+        await in_thread(kafka_server.delete_before, topic, 42)
+        await until(lambda: reading.notes.having("gone"))
+        await in_thread(producer.commit, 30)
+        await in_thread(kafka_server.produce, topic, [b"last"])
+        await until(lambda: reading.sink.values == [*numbers(0, 1), b"last"])
+    await in_thread(producer.close, 10)
+
+
+@pytest.mark.parametrize("on_lost", ["stop", "earliest"])
+async def test_case_14_a_topic_that_is_made_again_while_it_is_read(
+    client: KafkaClient, kafka_server: Kafka, group_name: str, on_lost: str
+) -> None:
+    topic = kafka_server.create_topic()
+    kafka_server.produce(topic, numbers(0, 4))
+    group = Group(client, kafka_server.servers, topics=(topic,), group=group_name, on_offset_lost=on_lost)
+    async with group.member() as reading:
+        await until_committed(kafka_server, group_name, lambda offsets: offsets == {(topic, 0): 5})
+        await in_thread(kafka_server.delete_topic, topic)
+        await in_thread(kafka_server.create_topic, topic)
+        await in_thread(kafka_server.produce, topic, numbers(10, 17))
+        if on_lost == "stop":
+            await reading.ended.wait()
+            assert reading.code == "kafka.topic_recreated"
+        else:
+            await until(lambda: set(numbers(10, 17)) <= set(reading.sink.values))
+            await until_committed(kafka_server, group_name, lambda offsets: offsets == {(topic, 0): 8})
+
+
 async def test_case_12_all_messages_of_a_topic_that_appears_arrive(
     client: KafkaClient, kafka_server: Kafka, group_name: str
 ) -> None:
@@ -230,6 +274,18 @@ async def test_a_group_is_shared_under_the_consumer_protocol(kafka_server: Kafka
             )
             await until_committed(kafka_server, group_name, lambda offsets: sum(offsets.values()) == 800)
     assert {*first.sink.values, *second.sink.values} == {b"%d" % number for number in range(800)}
+
+
+async def test_case_11_a_static_member_is_replaced(client: KafkaClient, kafka_server: Kafka, group_name: str) -> None:
+    topic = kafka_server.create_topic()
+    group = Group(client, kafka_server.servers, topics=(topic,), group=group_name, group_instance_id="one")
+    async with group.member() as first:
+        await until_committed(kafka_server, group_name, bool)
+        async with group.member() as second:
+            await first.ended.wait()
+            assert first.code == "kafka.replaced"
+            await in_thread(kafka_server.produce, topic, [b"1"])
+            await until(lambda: second.sink.values == [b"1"])
 
 
 async def test_outages_while_it_runs_are_waited_for(

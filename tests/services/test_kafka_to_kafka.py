@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ import anyio
 import anyio.to_thread
 import pytest
 
+from streamline.connectors.kafka import confluent_producer_client, kafka_python_producer_client, transactions
 from streamline.connectors.kafka.client import Connection, KafkaClient
 from streamline.connectors.kafka.clients import CLIENTS, kafka_client
 from streamline.connectors.kafka.outgoing import Destination
@@ -209,6 +211,38 @@ async def test_case_23_brokers_die_and_leaders_move_while_messages_flow(
             await in_thread(cluster.kill, 2)
             await in_thread(copies.produce, 2000)
             await copies.finish()
+    copies.check()
+
+
+async def test_send_offsets_that_hangs_has_its_producer_abandoned_and_another_started(
+    kafka_server: Kafka, client: KafkaClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    freed, hung = threading.Event(), list[bool]()
+
+    def hang_once(of: type) -> type:
+        class Hanging(of):  # type: ignore[misc]
+            def send_offsets_to_transaction(self, *args: object) -> None:
+                if not hung:
+                    hung.append(True)
+                    freed.wait(PATIENCE)
+                super().send_offsets_to_transaction(*args)
+
+        return Hanging
+
+    module, name = {
+        "kafka-python": (kafka_python_producer_client, "KafkaProducer"),
+        "confluent": (confluent_producer_client, "Producer"),
+    }[client.name]
+    monkeypatch.setattr(module, name, hang_once(getattr(module, name)))
+    monkeypatch.setattr(transactions, "REQUEST_SECONDS", 1.0)
+    copies = Copies(kafka_server, client, exactly_once=True)
+    copies.produce(100)
+    with anyio.fail_after(PATIENCE):
+        async with copies.process():
+            await copies.finish()
+    freed.set()
+    assert hung
+    assert copies.notes == []
     copies.check()
 
 

@@ -4,55 +4,61 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from streamline.connectors.kafka.client import Unavailable
 
 Result = TypeVar("Result")
 
 
-def within(
-    timeout: float, request: str, call: Callable[[], Result], *, on_late: Callable[[], None] | None = None
-) -> Result:
-    """Return what a call returns, or raise what it raises; past the deadline it goes on in a thread that nobody waits
-    for, not even the end of the process.
+class Call(Generic[Result]):
+    """A call that goes on in a thread that nobody has to wait for, not even the end of the process.
 
     Args:
-        timeout: seconds.
         request: what is asked, as in `cannot <request>: no answer within 5 seconds`.
-        on_late: called in that thread when a call that was given up has ended.
-
-    Raises:
-        Unavailable: it did not end in time.
     """
-    results: list[Result] = []
-    errors: list[BaseException] = []
-    lock = threading.Lock()
-    ended = threading.Event()
-    given_up = False
 
-    def run() -> None:
-        try:
-            results.append(call())
-        except BaseException as error:
-            errors.append(error)
-        with lock:
-            ended.set()
-            late = given_up
-        if late and on_late is not None:
-            on_late()
+    def __init__(self, request: str, call: Callable[[], Result]) -> None:
+        self._request = request
+        self._call = call
+        self._results: list[Result] = []
+        self._errors: list[BaseException] = []
+        self._thread = threading.Thread(target=self._run, name=f"kafka {request}", daemon=True)
+        self._thread.start()
 
-    threading.Thread(target=run, name=f"kafka {request}", daemon=True).start()
-    if not ended.wait(max(0.0, timeout)):
-        with lock:
-            given_up = not ended.is_set()
-    if not ended.is_set():
+    @property
+    def ended(self) -> bool:
+        """Whether the call has returned or raised."""
+        return bool(self._results or self._errors)
+
+    def result(self, timeout: float) -> Result:
+        """Return what the call returns, or raise what it raises; may be asked again.
+
+        Args:
+            timeout: seconds.
+
+        Raises:
+            Unavailable: it has not ended in time.
+        """
+        self._thread.join(max(0.0, timeout))
+        if self._results:
+            return self._results[0]
+        if self._errors:
+            raise self._errors[0]
         raise Unavailable(
-            f"cannot {request}: no answer within {timeout:g} seconds",
+            f"cannot {self._request}: no answer within {timeout:g} seconds",
             kafka_code="_TIMED_OUT",
             transient=True,
             code="kafka.unavailable",
         )
-    if errors:
-        raise errors[0]
-    return results[0]
+
+    def _run(self) -> None:
+        try:
+            self._results.append(self._call())
+        except BaseException as error:
+            self._errors.append(error)
+
+
+def within(timeout: float, request: str, call: Callable[[], Result]) -> Result:
+    """Return what a call returns, or raise what it raises, or `Unavailable` past the deadline; see `Call`."""
+    return Call(request, call).result(timeout)

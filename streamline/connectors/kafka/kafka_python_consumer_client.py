@@ -32,6 +32,7 @@ from streamline.connectors.kafka.client import (
 from streamline.connectors.kafka.deadlines import within
 from streamline.connectors.kafka.kafka_python_admin_client import KafkaPythonAdmin
 from streamline.connectors.kafka.kafka_python_shared_client import (
+    keep_refreshing,
     lost,
     milliseconds,
     open_library,
@@ -329,7 +330,7 @@ def _serve(
     while (poll := polls.get()) is not None:
         topics, limit, timeout_ms = poll
         try:
-            _keep_refreshing(library)
+            keep_refreshing(library._cluster)
             if topics:
                 # The network thread goes through the subscription without a lock when metadata come.
                 listener = _Listener(events, library)
@@ -340,16 +341,6 @@ def _serve(
                 events.put(("records", library.poll(timeout_ms=timeout_ms, max_records=limit), None))
         except Exception as error:
             events.put(("error", error, None))
-
-
-def _keep_refreshing(library: Any) -> None:
-    """Start the library's metadata refreshes again where an error has ended them: it does not notice, and whoever waits
-    for metadata then waits for ever.
-    """
-    cluster = library._cluster
-    if cluster._refresh_loop_future is not None and cluster._refresh_loop_future.is_done:
-        cluster._refresh_loop_future = None
-        cluster.start_refresh_loop()
 
 
 def _learn_topics(library: Any, topics: Sequence[str]) -> None:

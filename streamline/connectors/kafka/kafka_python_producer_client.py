@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from kafka import KafkaProducer, OffsetAndMetadata, TopicPartition, codec, errors
 
@@ -21,11 +21,12 @@ from streamline.connectors.kafka.client import (
     Unavailable,
     Undelivered,
 )
-from streamline.connectors.kafka.deadlines import within
+from streamline.connectors.kafka.deadlines import Call, within
 from streamline.connectors.kafka.failures import failure
 from streamline.connectors.kafka.kafka_python_admin_client import KafkaPythonAdmin
 from streamline.connectors.kafka.kafka_python_shared_client import (
     code_of,
+    keep_refreshing,
     open_library,
     reason_of,
     settings,
@@ -34,11 +35,11 @@ from streamline.connectors.kafka.kafka_python_shared_client import (
 from streamline.connectors.kafka.outbox import Outbox
 from streamline.errors import ConfigError
 
-Result = TypeVar("Result")
-
 OPEN_SECONDS = 10.0
 METADATA_SECONDS = 5.0
 """How long a topic that is not known yet is looked for."""
+INIT_SECONDS = 30.0
+"""Seconds after which a library that does not take over the transactional id is given up for another."""
 FOREVER_MS = 10**12
 CODECS = {"gzip": codec.has_gzip, "lz4": codec.has_lz4, "zstd": codec.has_zstd, "snappy": codec.has_snappy}
 
@@ -60,6 +61,9 @@ class KafkaPythonProducer:
         self._outbox = Outbox(self, transactional=options.transactional_id is not None)
         self._futures: list[tuple[int, Any]] = []
         self._failed = False  # a message, since the library was opened
+        self._opened_at = 0.0
+        self._initialized = False  # the library's transactions
+        self._commit: Call[None] | None = None
         self._known: set[str] = set()
         self._doubtful: set[str] = set()  # the library has not found them in time
         self._missing: set[str] = set()
@@ -90,7 +94,13 @@ class KafkaPythonProducer:
                     if time.monotonic() > deadline:
                         raise
 
-        self._ask("take over the transactional id", deadline - time.monotonic(), init)
+        try:
+            self._ask("take over the transactional id", deadline - time.monotonic(), init)
+        except Unavailable:
+            if time.monotonic() - self._opened_at > INIT_SECONDS:
+                self._drop_library()
+            raise
+        self._initialized = True
 
     def begin(self) -> None:
         """See `Producer.begin`."""
@@ -109,8 +119,14 @@ class KafkaPythonProducer:
         )
 
     def commit(self, timeout: float) -> None:
-        """See `Producer.commit`."""
-        self._ask("commit the transaction", timeout, self._library.commit_transaction, late_is_fatal=True)
+        """See `Producer.commit`. One that is not answered in time goes on, and the next call waits for it again."""
+        request = "commit the transaction"
+        commit = self._commit or Call(request, self._library.commit_transaction)
+        try:
+            with self._errors(request):
+                commit.result(timeout)
+        finally:
+            self._commit = None if commit.ended else commit
 
     def abort(self, timeout: float) -> None:
         """See `Producer.abort`."""
@@ -120,6 +136,7 @@ class KafkaPythonProducer:
             # After a failed batch the library goes on with sequence numbers that the broker does not expect. A new
             # producer aborts the transaction, too.
             self._drop_library()
+        if not self._initialized:
             self.init_transactions(timeout)
         else:
             self._ask("abort the transaction", timeout, self._library.abort_transaction, late_is_fatal=True)
@@ -164,6 +181,7 @@ class KafkaPythonProducer:
         """See `outbox.Library.wait`."""
         deadline = time.monotonic() + timeout
         while self._library is not None:
+            keep_refreshing(self._library._metadata)
             try:
                 self._library.flush(max(0.0, deadline - time.monotonic()))
             except errors.KafkaTimeoutError:
@@ -231,11 +249,17 @@ class KafkaPythonProducer:
             "metrics_enabled": False,
         }
         self._missing.clear()
-        self._failed = False
         self._library = open_library(KafkaProducer, configuration, self._connection, timeout)
+        self._opened_at = time.monotonic()
+        if options.transactional_id is not None:
+            # Told by a broker that its epoch is an old one, the library would ask for a newer one, and so take the
+            # transactional id away from the producer that has it now. A producer with such an error is to be given up.
+            self._library._transaction_manager._supports_epoch_bump = lambda: False
 
     def _drop_library(self) -> None:
         library, self._library = self._library, None
+        self._failed = self._initialized = False
+        self._commit = None
         threading.Thread(target=_end, args=(library, 0.0), daemon=True).start()
 
     def _broken(self) -> bool:
@@ -251,15 +275,22 @@ class KafkaPythonProducer:
         if error.fenced or self._options.transactional_id is not None or error.code == "kafka.authentication_failed":
             raise failure(request, code_of(cause), reason_of(cause), fatal=True) from cause
 
-    def _ask(self, request: str, timeout: float, call: Callable[[], Result], *, late_is_fatal: bool = False) -> Result:
+    def _ask(self, request: str, timeout: float, call: Callable[[], Any], *, late_is_fatal: bool = False) -> None:
+        with self._errors(request):
+            try:
+                within(timeout, request, call)
+            except Unavailable as error:
+                if not late_is_fatal:
+                    raise
+                raise KafkaError(
+                    error.message, kafka_code=error.kafka_code, transient=True, fatal=True, code="kafka.unavailable"
+                ) from error
+
+    @contextlib.contextmanager
+    def _errors(self, request: str) -> Iterator[None]:
+        """Raise the library's errors as the port's."""
         try:
-            return within(timeout, request, call)
-        except Unavailable as error:
-            if not late_is_fatal:
-                raise
-            raise KafkaError(
-                error.message, kafka_code=error.kafka_code, transient=True, fatal=True, code="kafka.unavailable"
-            ) from error
+            yield
         except errors.KafkaError as error:
             self._raise_if_fatal(request)
             raise translated(error, request) from error

@@ -33,6 +33,9 @@ NAMES = {
 }
 """librdkafka's names of the errors that it calls otherwise."""
 
+READY_MS = 5000
+"""Milliseconds that a producer's thread waits for a connection. It does nothing else meanwhile."""
+
 CLOSED_BY_BROKER = 3
 """So many connections are closed by the other side before that is taken for a refusal."""
 
@@ -56,6 +59,21 @@ class _Tokens(AbstractTokenProvider):  # type: ignore[misc]  # kafka-python is n
 
     def token(self) -> str:
         return self._source.token()
+
+
+class _Network(KafkaNetClient):  # type: ignore[misc]  # kafka-python is not typed
+    """The library's connections."""
+
+    def await_ready(self, node_id: Any, timeout_ms: float = READY_MS) -> bool:
+        """Return whether a broker can be sent to, soon.
+
+        The library's method raises if it cannot. A producer that is about to send a request of a transaction, such as
+        AddPartitionsToTxn, then loses the request, and whoever waits for it waits for ever.
+        """
+        try:
+            return bool(super().await_ready(node_id, timeout_ms=min(timeout_ms, READY_MS)))
+        except errors.KafkaError:
+            return False
 
 
 def settings(connection: Connection, client_id: str) -> dict[str, Any]:
@@ -98,7 +116,7 @@ def open_library(
     network: list[Any] = []
 
     def make_network(**rest: Any) -> Any:
-        network.append(KafkaNetClient(**rest))
+        network.append(_Network(**rest))
         return network[-1]
 
     request = f"connect to {', '.join(connection.servers)}"
@@ -132,6 +150,15 @@ def open_library(
             raise failure(request, "_TRANSPORT", reason) from error
         except errors.KafkaError as error:
             raise translated(error, request) from error
+
+
+def keep_refreshing(cluster: Any) -> None:
+    """Start the library's metadata refreshes again where an error has ended them: it does not notice, and whoever waits
+    for metadata then waits for ever.
+    """
+    if cluster._refresh_loop_future is not None and cluster._refresh_loop_future.is_done:
+        cluster._refresh_loop_future = None
+        cluster.start_refresh_loop()
 
 
 class _FailedConnections(logging.Handler):

@@ -417,6 +417,7 @@ class ProducerThread:
             undelivered = self._producer.flush(FLUSH_SECONDS)
             if undelivered is not None:
                 break
+            self._check_age()
             self._unanswered("messages are not acknowledged")
         self._answered()
         flushed, self._unflushed = self._unflushed, []
@@ -426,6 +427,9 @@ class ProducerThread:
         for number, code, reason in undelivered:
             self._check_topic(places[number], code, reason)
         return [(places[number], reason) for number, _, reason in undelivered]
+
+    def _check_age(self) -> None:
+        """Check whether it makes sense to go on waiting for a flush."""
 
     def _check_topic(self, place: Place, code: str, reason: str) -> None:
         if code not in TOPIC_FAULTS or place.message.topic not in self._own_topics:

@@ -299,8 +299,27 @@ class Transactions(ProducerThread):
     @property
     def _timed_out(self) -> bool:
         """Whether the broker may have aborted the transaction."""
-        open_seconds = 0.0 if self._began_at is None else time.monotonic() - self._began_at
-        return open_seconds >= _MOST_OF * self._settings.transaction_seconds
+        return self._open_seconds >= _MOST_OF * self._settings.transaction_seconds
+
+    @property
+    def _open_seconds(self) -> float:
+        return 0.0 if self._began_at is None else time.monotonic() - self._began_at
+
+    def _check_age(self) -> None:
+        """Give up a transaction that the broker has aborted for its age, and the producer, which may have lost what it
+        waits for.
+
+        Raises:
+            KafkaError: it is as old.
+        """
+        if self._open_seconds > self._settings.transaction_seconds:
+            raise KafkaError(
+                f"messages were not acknowledged within {self._settings.transaction_seconds:g} seconds",
+                kafka_code="_TIMED_OUT",
+                transient=True,
+                fatal=True,
+                code="kafka.unavailable",
+            )
 
     def _judge(self, error: KafkaError, tries: int) -> None:
         """Decide what follows an error: to return is to try again.

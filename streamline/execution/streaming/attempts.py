@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
+from math import inf
 
 import anyio
 import msgspec
@@ -25,6 +27,10 @@ BACKOFF = RetryConfig(delay=1, max_delay=60)
 _OUTAGES = frozenset({"kafka.unreachable", "kafka.transaction_unknown"})
 """Errors of a cluster that was away, beside those that say of themselves that they pass."""
 
+FENCED_AGAIN_SECONDS = 600.0
+"""A producer whose transactional id is taken over twice within so long has another instance beside it. Once may also be
+what this process itself has left behind, or a transaction that a broker ended while the machine slept."""
+
 _LONGER = 15.0
 """Seconds beyond the startup timeout after which an attempt has certainly started."""
 
@@ -37,9 +43,11 @@ class Retries:
         startup: seconds that a system may be unreachable at the start.
     """
 
-    def __init__(self, config: RetryConfig | None, startup: float) -> None:
+    def __init__(self, config: RetryConfig | None, startup: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._config = config
         self._startup = startup
+        self._clock = clock
+        self._fenced_at = -inf
         self._failed = 0
         self._begun = False
 
@@ -57,15 +65,20 @@ class Retries:
             return None  # a fault of ours
         if isinstance(error, ConfigError | LeaseHeld | MessageRefused | PositionLost):
             return None
-        if isinstance(error, KafkaError) and error.fenced:
+        if isinstance(error, StreamlineError) and error.code == "kafka.replaced":
             return None
+        fenced = isinstance(error, KafkaError) and error.fenced
+        if fenced:
+            before, self._fenced_at = self._fenced_at, self._clock()
+            if self._fenced_at - before < FENCED_AGAIN_SECONDS:
+                return None
         # An attempt that got on is no failure in a row.
         self._failed = 1 if outcome.saved else self._failed + 1
         # At the start it is one more failure: the startup timeout is over.
         outage = (
             self._begun
             and isinstance(error, StreamlineError)
-            and (getattr(error, "transient", False) or error.code in _OUTAGES)
+            and (fenced or getattr(error, "transient", False) or error.code in _OUTAGES)
         )
         if self._config is not None and self._failed > self._config.retries and not outage:
             return None

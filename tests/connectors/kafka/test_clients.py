@@ -5,14 +5,29 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Iterator
 from importlib import metadata
+from typing import Any
 
 import pytest
 
-from streamline.connectors.kafka.client import Connection, Outgoing, ProducerOptions, Unavailable
+from streamline.connectors.kafka.client import (
+    Committed,
+    Connection,
+    ConsumerOptions,
+    KafkaError,
+    Outgoing,
+    Partition,
+    ProducerOptions,
+    Unavailable,
+)
 from streamline.connectors.kafka.clients import CLIENTS, kafka_client
 from streamline.connectors.kafka.failures import failure
 from streamline.errors import ConfigError
+
+NOWHERE = Connection(servers=("127.0.0.1:1",))
 
 
 @pytest.mark.parametrize("name", CLIENTS)
@@ -93,11 +108,60 @@ def test_a_compression_that_cannot_be_read_names_what_to_install() -> None:
 
 def test_case_33_no_queue_of_the_library_is_ever_full() -> None:
     pytest.importorskip("confluent_kafka")
-    producer = kafka_client("confluent").producer(Connection(servers=("127.0.0.1:1",)), ProducerOptions(client_id="t"))
+    producer = kafka_client("confluent").producer(NOWHERE, ProducerOptions(client_id="t"))
     message = Outgoing("t", b"k", b"v", headers=[("h", b"1")])
     # A library that is full by itself takes 100,000.
     producer.produce_batch([message] * 100_001)
     producer.close(0)
+
+
+class Hanging:
+    """A library of which no call returns until it is freed."""
+
+    def __init__(self) -> None:
+        self.entered: list[str] = []
+        self.freed = threading.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        def call(*_: object, **__: object) -> None:
+            self.entered.append(name)
+            self.freed.wait(60)
+
+        return call
+
+
+@pytest.fixture
+def hanging() -> Iterator[Hanging]:
+    library = Hanging()
+    yield library
+    library.freed.set()
+
+
+@pytest.mark.parametrize("name", CLIENTS)
+def test_send_offsets_that_hangs_is_given_up_at_its_deadline(name: str, hanging: Hanging) -> None:
+    producer: Any = kafka_client(name).producer(NOWHERE, ProducerOptions(client_id="t", transactional_id="x"))
+    producer._library = hanging
+    with pytest.raises(KafkaError) as caught:
+        producer.send_offsets({Partition("t", 0): Committed(1)}, "g", 0.05)
+    assert hanging.entered == ["send_offsets_to_transaction"]
+    assert caught.value.fatal, "it cannot be used again"
+    assert caught.value.transient, "another may do it"
+
+
+def test_a_consumer_whose_library_hangs_in_a_poll_is_unusable(
+    hanging: Hanging, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from streamline.connectors.kafka import kafka_python_consumer_client as module
+
+    monkeypatch.setattr(module, "STUCK_SECONDS", 0.3)
+    monkeypatch.setattr(module, "GRACE_SECONDS", 0.05)
+    consumer: Any = kafka_client("kafka-python").consumer(NOWHERE, ConsumerOptions(client_id="t", group="g"))
+    consumer._library, consumer._subscribed = hanging, True
+    deadline = time.monotonic() + 60
+    with pytest.raises(KafkaError) as caught:
+        while time.monotonic() < deadline:
+            assert consumer.poll_batch(10, 0.01) == []
+    assert (caught.value.code, caught.value.fatal) == ("kafka.client_stuck", True)
 
 
 @pytest.mark.parametrize("name", ["UNKNOWN_LEADER_EPOCH", "FENCED_LEADER_EPOCH", "NOT_LEADER_FOR_PARTITION"])

@@ -798,6 +798,14 @@ async def test_a_client_that_has_become_unusable_ends_it_and_is_not_asked_again(
         assert cluster.calls.count("commit") == asked
 
 
+async def test_a_transaction_does_not_wait_for_ever_for_the_thread_of_the_consumer(cluster: FakeCluster) -> None:
+    source = KafkaSource(settings(), cluster, context())
+    source._answer_seconds = 0.05
+    with pytest.raises(KafkaError) as caught:  # the thread has not even been started
+        source.transaction_offsets({})
+    assert caught.value.transient
+
+
 async def test_case_32_it_closes_in_time_though_nothing_answers(cluster: FakeCluster) -> None:
     cluster.write("t", b"1")
     async with running(cluster) as run:

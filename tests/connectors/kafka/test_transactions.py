@@ -254,6 +254,18 @@ async def test_a_transaction_that_the_broker_ended_for_its_age_is_made_again(clu
     assert len(cluster.producers) == 2
 
 
+async def test_a_flush_that_outlives_its_transaction_has_another_producer_try(cluster: FakeCluster) -> None:
+    cluster.stuck = True
+    sink = transactional(cluster, {"load": Owner(cluster)}, transaction_seconds=0.0)
+    async with running(sink) as reports:
+        await sink.send("load", [read(origin(1, b"1")), at(1, p0=2)])
+        await until(lambda: len(cluster.producers) > 1)
+        cluster.stuck = False
+        await reports.until_proven(1)
+    assert values(cluster) == [b"1"]
+    assert cluster.producers[0].closed
+
+
 async def test_case_22_a_rebalance_within_the_transaction_has_it_made_again(cluster: FakeCluster) -> None:
     owner = Owner(cluster)
     owner.errors = [NOT_MEMBER] * 3

@@ -9,13 +9,14 @@ from streamline.connectors.kafka.serialization.registry import RegistryRefusal, 
 from streamline.connectors.stream_connector import PositionLost
 from streamline.errors import ConfigError, PipelineFailed, StreamlineError
 from streamline.execution.streaming.attempt import AttemptOutcome
-from streamline.execution.streaming.attempts import Retries
+from streamline.execution.streaming.attempts import FENCED_AGAIN_SECONDS, Retries
 from streamline.execution.streaming.flows import MessageRefused
 from streamline.pipeline.model import RetryConfig
 
 FAILED = PipelineFailed("the block failed")
 OUTAGE = KafkaError("nobody answers", transient=True)
 UNREACHABLE = StreamlineError("not within the startup timeout", code="kafka.unreachable")
+FENCED = KafkaError("another has taken its place", fenced=True)
 STARTUP = 60.0
 
 
@@ -51,11 +52,21 @@ def test_an_outage_ends_no_run_that_had_started(outage: StreamlineError) -> None
         RegistryRefusal("not compatible"),
         MessageRefused("refused"),
         PositionLost("lost"),
-        KafkaError("another has taken its place", fenced=True),
+        StreamlineError("another member has the same id", code="kafka.replaced"),
     ],
 )
 def test_what_no_attempt_can_mend(error: Exception) -> None:
     assert Retries(None, STARTUP).delay_after(failed(error, saved=True)) is None
+
+
+def test_whose_transactional_id_is_taken_over_again_and_again_ends() -> None:
+    now = 0.0
+    retries = Retries(RetryConfig(retries=0, delay=1), STARTUP, clock=lambda: now)
+    assert retries.delay_after(failed(FENCED, saved=True)) == 1
+    now += FENCED_AGAIN_SECONDS
+    assert retries.delay_after(failed(FENCED, saved=True)) == 1
+    now += FENCED_AGAIN_SECONDS - 1
+    assert retries.delay_after(failed(FENCED, saved=True)) is None
 
 
 @pytest.mark.parametrize("error", [OUTAGE, StreamlineError("not allowed"), RuntimeError("a bug")])
