@@ -432,11 +432,11 @@ def _add_dead_letters(db: sqlite3.Connection, letters: Sequence[DeadLetter], tim
         if letter.id:
             continue
         record = storable(letter.record)
-        identity = record if letter.topic is None else f"{letter.topic}\n{letter.partition}\n{letter.offset}\n"
+        identity = record.encode() if letter.topic is None else letter.message_identity()
         row = {
             **{name: getattr(letter, name) for name in _LETTER_COLUMNS if name != "digest"},
             "stage": stored_stage(letter),
-            "digest": hashlib.sha256(identity.encode() + letter.copy.encode()).digest(),
+            "digest": hashlib.sha256(identity + letter.copy.encode()).digest(),
             "record": record,
             "error": storable(letter.error),
             "time": time,

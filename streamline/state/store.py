@@ -147,6 +147,17 @@ class DeadLetter(msgspec.Struct, kw_only=True):
     inferred: bool = False
     written_since: int | None = None
 
+    def message_identity(self) -> bytes:
+        """Return what tells the letter's message, which was read from a topic, apart from all others.
+
+        The place alone does not: a topic may be deleted and created again, and a file replaced by another of its name.
+        """
+        import hashlib
+
+        digest = hashlib.sha256(repr((self.topic, self.partition, self.offset, self.message_time, self.key)).encode())
+        digest.update(b"-" if self.value is None else b"+" + self.value)
+        return digest.digest()
+
 
 class LetterKey(msgspec.Struct, kw_only=True):
     """A key of messages of which there are dead letters.

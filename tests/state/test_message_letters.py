@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from streamline.connectors.kafka.dead_letter_messages import letter_id
 from streamline.state import open_store
 from streamline.state.store import DeadLetter, LetterKey, Store
 
@@ -68,6 +69,15 @@ def test_the_same_message_at_the_same_stage_is_kept_once(store: Store) -> None:
     ]
     keep(store, *others)
     assert len(store.dead_letters("p")) == 7
+
+
+@pytest.mark.parametrize("other", [{"value": b"other"}, {"value": None}, {"key": b"l"}, {"message_time": 1}])
+def test_another_message_at_the_same_place_is_another_letter(store: Store, other: dict[str, Any]) -> None:
+    # The topic was deleted and created again, or the file is a new one of the same name.
+    letters = [letter(1), letter(1, **other)]
+    keep(store, *letters)
+    assert [(each.key, each.value) for each in store.dead_letters("p")] == [(each.key, each.value) for each in letters]
+    assert len({letter_id(each) for each in letters}) == 2
 
 
 def test_letters_of_messages_that_were_not_read_are_told_apart_by_their_copies(store: Store) -> None:

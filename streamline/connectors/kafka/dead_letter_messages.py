@@ -47,9 +47,9 @@ Entry: TypeAlias = DeadLetter | DoneMark | WrittenMark
 
 def letter_id(letter: DeadLetter) -> int:
     """Return the id of a letter in a topic: that of the refused message and of the place where it was refused."""
-    place = (letter.topic, letter.partition, letter.offset) if letter.topic is not None else letter.record
+    message = letter.message_identity() if letter.topic is not None else letter.record
     refused = (letter.pipeline, letter.block, letter.stream, letter.stage, letter.destination, letter.output)
-    digest = hashlib.sha256(repr((refused, place, letter.copy)).encode("utf-8", "backslashreplace")).digest()
+    digest = hashlib.sha256(repr((refused, message, letter.copy)).encode("utf-8", "backslashreplace")).digest()
     return FIRST_ID + int.from_bytes(digest[:8], "big") % FIRST_ID
 
 
