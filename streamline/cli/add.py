@@ -151,12 +151,6 @@ def command(
     if kind in _SIDES:
         side, block_type, role = _SIDES[kind]
         in_batch = pipeline_type == "python" and side != "mapper"
-        if pipeline_type == "streaming" and side == "mapper":
-            raise ConfigError(
-                f"a mapper cannot be added to '{pipeline}', which is of type streaming",
-                code="block.wrong_pipeline",
-                hint=f"streamline add transformer {name} --pipeline {pipeline}",
-            )
         if pipeline_type in BATCH_TYPES and not in_batch:
             raise ConfigError(
                 f"a {kind} cannot be added to '{pipeline}', which is of type {pipeline_type}",

@@ -201,6 +201,8 @@ def _show_stream(app: App, explanation: StreamExplanation) -> None:
         print_text(f"\nSource {source.block}: {source.connector}")
         _say(f"positions: in {source.positions}")
         _say("values are decoded for the blocks that use them" if source.decoded else "values pass as they come")
+        if source.mappers:
+            _say(f"mappers behind it: {', '.join(source.mappers)}")
         if not source.replays:
             _say("it cannot be read again: what is in flight when the run fails is lost")
     for transformer in explanation.transformers:

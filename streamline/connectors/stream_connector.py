@@ -78,6 +78,7 @@ class SourceTraits(msgspec.Struct, frozen=True, kw_only=True):
         include_metadata: transformers get `{data, metadata}`.
         batch_size: the most messages of one call of a transformer.
         ends: it ends by itself.
+        ordered: its messages may have keys, and have offsets, which order those of a key.
     """
 
     replays: bool
@@ -92,6 +93,7 @@ class SourceTraits(msgspec.Struct, frozen=True, kw_only=True):
     include_metadata: bool = False
     batch_size: int = 100
     ends: bool = False
+    ordered: bool = False
 
     def reads(self, topic: str) -> bool:
         """Return whether it reads a topic of its cluster."""

@@ -61,6 +61,8 @@ class ThreadSink:
         self._inbox = Inbox(room)
         self._failure: Exception | None = None
         self._seconds: float | None = None
+        self._wanted: dict[str, int] = {}
+        """By source: the position that is to be proven as soon as it is sent."""
         self._reports = threading.Lock()
         self._numbers: dict[str, int] = {}
         """Of positions whose proof is not reported."""
@@ -94,6 +96,10 @@ class ThreadSink:
             await self._room.wait()
         if self._failure is not None:
             raise self._failure
+        wanted = self._wanted.get(source)
+        if wanted is not None and any(isinstance(item, Position) and item.number >= wanted for item in items):
+            del self._wanted[source]
+            self._inbox.hurry()
 
     async def source_ended(self, source: str) -> None:
         """See `Sink.source_ended`."""
@@ -107,6 +113,7 @@ class ThreadSink:
 
     def hurry(self, source: str, number: int) -> None:
         """See `HandingOverSink.hurry`."""
+        self._wanted[source] = number
         self._inbox.hurry()
 
     def forget(self, source: str, keys: Collection[str], number: int) -> None:

@@ -88,7 +88,7 @@ _INTEGRATION = _Entry(
 )
 _STREAMING = _Entry(
     "streamline.execution.streaming.engine:StreamingEngine",
-    frozenset({"until_caught_up", "metrics_port", "resume"}) | _SOURCES,
+    frozenset({"until_caught_up", "metrics_port", "resume", "streams"}) | _SOURCES,
 )
 ENGINES = {"integration": _INTEGRATION, "streaming": _STREAMING, "python": _BATCH, "dbt": _DBT}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Container, Mapping
 
 from streamline.errors import ConfigError
 from streamline.pipeline.graph import downstream_of
@@ -51,6 +51,28 @@ def check_places(
                 code="graph.wrong_place",
             )
     return downstream
+
+
+def leading_mappers(
+    mappers: Container[str], downstream: Mapping[str, list[str]], source: str
+) -> tuple[list[str], list[str]]:
+    """Return the mappers directly after a source, and the blocks after them."""
+    leading: list[str] = []
+    after = downstream[source]
+    while len(after) == 1 and after[0] in mappers:
+        leading.append(after[0])
+        after = downstream[after[0]]
+    return leading, after
+
+
+def misplaced_mapper(model: PipelineModel, uuid: str) -> ConfigError:
+    """Return the error of a mapper that is not directly after a tap, or not alone there."""
+    return ConfigError(
+        f"mapper '{uuid}' must be the only block directly downstream of its source, a tap",
+        where=model.where(uuid),
+        hint="put it between the tap and all other blocks; for one destination only, use a transformer",
+        code="graph.wrong_place",
+    )
 
 
 def leads_nowhere(model: PipelineModel, uuid: str, what: str) -> ConfigError:

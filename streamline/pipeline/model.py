@@ -59,10 +59,11 @@ _FITTING = {
         {
             "data_loader": ("yaml", "python"),
             "data_exporter": ("yaml", "python"),
-            "transformer": ("python",),
+            "transformer": ("yaml", "python"),
             "callback": ("python",),
         },
-        "sources and sinks (data_loader and data_exporter in YAML or Python), transformers in Python, and callbacks",
+        "sources and sinks (data_loader and data_exporter in YAML or Python), transformers in Python, mappers of taps "
+        "(transformers in YAML), and callbacks",
     ),
 }
 """Of the types of pipelines that do not run every block."""

@@ -57,7 +57,7 @@ def test_a_plan_that_cannot_be_is_found_by_check_and_dry_run(shop: Shop) -> None
 def test_blocks_in_yaml_are_of_kafka_unless_another_system_is_named(shop: Shop) -> None:
     shop("add", "source", "orders")
     assert "connector_type: kafka" in (shop.root / "data_loaders/orders.yaml").read_text()
-    shop.refuses("block.wrong_pipeline", "add", "mapper", "m")
+    shop.refuses("plugin.unknown", "add", "mapper", "m")  # none is declared
 
 
 @pytest.mark.parametrize("command", [("discover", "s"), ("sample", "s", "x"), ("streams", "list", "s")])

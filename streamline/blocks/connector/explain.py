@@ -34,7 +34,9 @@ def explain(project: Project, model: PipelineModel, block: Block) -> Explanation
     """
     role = connector_role(block)
     if role is None:
-        raise ConfigError("a mapper runs in integration pipelines only", where=block.uuid, code="block.wrong_pipeline")
+        raise ConfigError(
+            "a mapper runs in integration and streaming pipelines only", where=block.uuid, code="block.wrong_pipeline"
+        )
     plugin_role: Role = "tap" if role == "source" else "target"
     if block.language == "python":
         constant = check_functions(project, block, role)[1]

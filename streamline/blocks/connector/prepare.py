@@ -73,7 +73,7 @@ def _prepare_yaml(call: BlockCall, inputs: Inputs, model: ReadModel) -> Prepared
 def mapper_refused(where: str) -> ConfigError:
     """Return the error for a mapper in a batch pipeline."""
     return ConfigError(
-        "mappers run in integration pipelines only",
+        "mappers run in integration and streaming pipelines only",
         where=where,
         hint="change the records in a transformer in Python or SQL",
         code="block.wrong_pipeline",

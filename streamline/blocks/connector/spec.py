@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value")
 Default = TypeVar("Default")
-Kind = TypeVar("Kind", "SourceSpec", "DestinationSpec")
+Kind = TypeVar("Kind", "SourceSpec", "DestinationSpec", "MapperSpec")
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -179,6 +179,11 @@ def load_source(block: Block, renderer: Renderer) -> SourceSpec:
 def load_destination(block: Block, renderer: Renderer) -> DestinationSpec:
     """`load_spec` of a block that must be a destination."""
     return _must_be(DestinationSpec, block, renderer)
+
+
+def load_mapper(block: Block, renderer: Renderer) -> MapperSpec:
+    """`load_spec` of a block that must be a mapper."""
+    return _must_be(MapperSpec, block, renderer)
 
 
 def duration(value: object) -> float:

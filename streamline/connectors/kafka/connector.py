@@ -58,6 +58,7 @@ class KafkaConnector:
             replays=True,
             positions=f"consumer group {settings.group}",
             keeps_positions=True,
+            ordered=True,
             cluster=settings.connection.cluster,
             topics=settings.topics,
             topic_pattern=settings.pattern,

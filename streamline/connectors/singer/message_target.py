@@ -41,13 +41,23 @@ class MessageTarget:
 
     async def send(self, source: str, items: Sequence[Item]) -> None:
         """See `Sink.send`."""
+        awaited = max((item.number for item in items if isinstance(item, Position) and item.awaited), default=0)
         if source not in self._taps:
             items = [self._told(source, item) for item in items]
         await self._pool.send(source, items)
+        if awaited:
+            self._pool.hurry(source, awaited)
 
     async def source_ended(self, source: str) -> None:
         """See `Sink.source_ended`."""
         await self._pool.source_ended(source)
+
+    def hurry(self, source: str, number: int) -> None:
+        """See `HandingOverSink.hurry`."""
+        self._pool.hurry(source, number)
+
+    def forget(self, source: str, keys: Collection[str], number: int) -> None:
+        """See `HandingOverSink.forget`: what a target was sent cannot be taken back."""
 
     def limit(self, seconds: float) -> None:
         """See `Sink.limit`."""

@@ -32,6 +32,7 @@ from streamline.flow.items import (
     BadRecord,
     Buffer,
     Item,
+    Position,
     RowBatch,
 )
 from streamline.flow.protocols import Failed, Proven
@@ -43,6 +44,9 @@ LINGER_SECONDS = 2.0
 
 DRAIN_SECONDS = 3600.0
 """Seconds that a target may take to exit after the end of its input."""
+
+HURRY_SECONDS = 0.5
+"""Seconds that a target may take to prove what somebody waits for, before its session is closed."""
 
 LONGEST_ECHO = 64 << 20
 """Bytes; a longer line of a target's output is no STATE."""
@@ -127,6 +131,11 @@ class TargetProcess:
         self._exited = anyio.Event()
         self._ready = anyio.Event()
         self._limit: float | None = None
+        self._sent: dict[str, int] = {}
+        self._proven: dict[str, int] = {}
+        self._hurried: dict[str, tuple[int, float]] = {}
+        """By source: the number of the position that is waited for, and since when."""
+        self._wake = anyio.Event()
         self._too_long = False
         self._next: Child | None = None
         self._input_ended_at = 0.0
@@ -137,7 +146,14 @@ class TargetProcess:
 
     async def run(self, proven: Proven, failed: Failed) -> None:
         """Run sessions until `close` was called and the last process has ended; see `Sink.run`."""
-        self._input.on_proof, self._on_failure = proven, failed
+
+        def prove(source: str, number: int) -> None:
+            if source in self._hurried and self._hurried[source][0] <= number:
+                del self._hurried[source]
+            self._proven[source] = number
+            proven(source, number)
+
+        self._input.on_proof, self._on_failure = prove, failed
         config = private_file(
             self._run_dir, f"{self._command.id}.config.json", json.dumps(self._command.config).encode()
         )
@@ -167,6 +183,12 @@ class TargetProcess:
             self._closed.set()
             self._end_input()
         await self._exited.wait()
+
+    def hurry(self, source: str, number: int) -> None:
+        """See `HandingOverSink.hurry`: a session that does not prove it soon is closed."""
+        if number > self._proven.get(source, 0):
+            self._hurried[source] = (number, anyio.current_time())
+            self._wake.set()
 
     @property
     def unproven(self) -> bool:
@@ -295,17 +317,31 @@ class TargetProcess:
         due = interval - min(1.5 * closing, interval / 2)
         while True:
             left = due - self._input.seconds_without_proof
-            await anyio.sleep(min(1.0, max(left, due / 20)))
+            waits = [min(1.0, max(left, due / 20))]
+            waits += [since + HURRY_SECONDS - anyio.current_time() for _, since in self._waited_for()]
+            with anyio.move_on_after(max(min(waits), 0.01)):
+                await self._wake.wait()
+                self._wake = anyio.Event()
+            hurry = any(anyio.current_time() - since >= HURRY_SECONDS for _, since in self._waited_for())
             # One that proves as it goes is left alone.
-            if self._input.seconds_without_proof >= due and self._input.unproven:
+            if (hurry or self._input.seconds_without_proof >= due) and self._input.unproven:
                 async with self._lock:
                     self._ready = anyio.Event()
+                    for source, _ in self._waited_for():
+                        with contextlib.suppress(TargetFailed):
+                            await self._write(self._input.source_ended(source))
                     if self._command.prestart:
                         # It gets its first byte in the next session, which begins once this one has ended well.
                         with contextlib.suppress(OSError):
                             self._next = self._start(config)
                     self._end_input()
                 return
+
+    def _waited_for(self) -> list[tuple[str, float]]:
+        """Return the sources of which a position was sent and is waited for, and since when."""
+        return [
+            (source, since) for source, (number, since) in self._hurried.items() if self._sent.get(source, 0) >= number
+        ]
 
     def _end_input(self) -> None:
         child = self._child
@@ -342,6 +378,11 @@ class TargetProcess:
         ready = [await _as_raw(item) for item in items]
         async with self._turn():
             await self._write(self._input.lines(source, ready))
+        for item in ready:
+            if isinstance(item, Position):
+                self._sent[source] = item.number
+        if source in self._hurried:
+            self._wake.set()
 
     async def source_ended(self, source: str) -> None:
         """See `Sink.source_ended`."""

@@ -67,6 +67,11 @@ class TargetPool:
         for process in self._processes:
             await process.source_ended(source)
 
+    def hurry(self, source: str, number: int) -> None:
+        """See `HandingOverSink.hurry`."""
+        for process in self._processes:
+            process.hurry(source, number)
+
     def limit(self, seconds: float) -> None:
         """See `Sink.limit`."""
         for process in self._processes:

@@ -7,12 +7,13 @@ each attempt, which has the sources, sinks and stages of these blocks.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from streamline.blocks.connector.source import OpenedSource
-from streamline.blocks.connector.spec import DestinationSpec, SourceSpec, load_spec
+from streamline.blocks.connector.spec import DestinationSpec, SourceSpec, load_mapper, load_spec
 from streamline.connectors.plugins import Plugin
 from streamline.connectors.singer.build import target_sink
 from streamline.connectors.singer.capabilities import Capabilities
@@ -34,7 +35,9 @@ from streamline.execution.integration.plan import GroupPlan, PathPlan, Plan, Sin
 from streamline.execution.integration.planner import (
     check_bookmark_blocks,
     check_bookmark_names,
+    check_stream_options,
     choose_streams,
+    mapper_plan,
     open_source_block,
     plan_groups,
     refreshed_group,
@@ -43,6 +46,7 @@ from streamline.execution.integration.positions import Proving
 from streamline.execution.integration.route_builder import RouteBuilder
 from streamline.execution.integration.run_store import RunStore
 from streamline.execution.integration.schema_book import destination_schemas
+from streamline.execution.run import checking_options
 from streamline.flow.items import Item, Schema
 from streamline.flow.protocols import Stage, WrappedSource
 from streamline.flow.tasks import task_group
@@ -58,9 +62,6 @@ __all__ = ["Ends", "SingerAttempt", "SingerPlan", "plan_singer", "unless_interru
 
 SESSION_INTERVAL = 30.0
 """Seconds after which the session of a target that proves nothing is closed."""
-
-WAITING_INTERVAL = 0.5
-"""The same, where more is sent only when it has proven what it was sent."""
 
 CAUGHT_UP_RETRIES = 3
 """Polls in a row that may fail where a run ends when it has caught up."""
@@ -81,6 +82,7 @@ class Ends(msgspec.Struct, frozen=True, kw_only=True):
         sinks: the other sink blocks, with the names of their connectors and their configs.
         sinks_of: the sinks that each source feeds.
         singer: other blocks whose messages have the values of a Singer stream (`format: singer`).
+        mappers: the mapper blocks of taps, in their order.
     """
 
     taps: Mapping[str, Block]
@@ -89,6 +91,7 @@ class Ends(msgspec.Struct, frozen=True, kw_only=True):
     sinks: Mapping[str, tuple[Block, str, Mapping[str, Any]]]
     sinks_of: Mapping[str, Sequence[str]]
     singer: Collection[str] = ()
+    mappers: Mapping[str, Sequence[Block]] = {}
 
 
 class SingerPlan(msgspec.Struct, kw_only=True):
@@ -168,6 +171,12 @@ async def plan_singer(
         for uuid in ends.targets:
             tasks.start_soon(ask_target, uuid)
     sources = {uuid: _tap_plan(run, opened[uuid], ends.sinks_of[uuid]) for uuid in ends.taps}
+    with checking_options():
+        check_stream_options(run, sources)
+    mappers = {
+        uuid: [await mapper_plan(run, block, load_mapper(block, renderer)) for block in behind]
+        for uuid, behind in ends.mappers.items()
+    }
     for uuid, block in ends.sources.items():
         sources[uuid] = plan_output(run, block, [])
     for source in sources.values():
@@ -182,15 +191,16 @@ async def plan_singer(
         _refuse_overwrite(sinks[uuid])
     for uuid in ends.taps:
         feeds = {sink: destinations[sink][1] for sink in ends.sinks_of[uuid]}
-        plan_groups(run, sources[uuid], opened[uuid], _proving(feeds), variables, show=show)
+        plan_groups(run, sources[uuid], opened[uuid], _proving(feeds, uuid in mappers), variables, show=show)
         if not sources[uuid].groups:
-            raise ConfigError("no stream is selected", where=opened[uuid].where, code="stream.none_selected")
+            hint = "--stream has to name a stream of each tap" if run.options.streams else None
+            raise ConfigError("no stream is selected", where=opened[uuid].where, hint=hint, code="stream.none_selected")
         own = [sinks[each] for each in ends.sinks_of[uuid] if each in ends.targets]
         sources[uuid].notes += _full_table_notes(sources[uuid], own)
     taps = {uuid: sources[uuid] for uuid in ends.taps}
     check_bookmark_names(run, taps)
     check_bookmark_blocks(model, taps, variables)
-    plan = Plan(pipeline=model.uuid, sources=sources, mappers={}, paths=paths, sinks=sinks, variables=variables)
+    plan = Plan(pipeline=model.uuid, sources=sources, mappers=mappers, paths=paths, sinks=sinks, variables=variables)
     await check_destinations(run, plan)
     groups = {uuid: source.groups[0] for uuid, source in taps.items()}
     return SingerPlan(ends=ends, plan=plan, groups=groups, specs=specs)
@@ -201,11 +211,9 @@ class SingerAttempt:
 
     Args:
         number: of the attempt, from 1.
-        waits: what is sent waits for proof before more is sent: sessions are closed soon.
     """
 
-    def __init__(self, run: Run, planned: SingerPlan, *, number: int, waits: bool = False) -> None:
-        self._waits = waits
+    def __init__(self, run: Run, planned: SingerPlan, *, number: int) -> None:
         self._run = run
         self._planned = planned
         self._plan = plan = planned.plan
@@ -220,7 +228,7 @@ class SingerAttempt:
             accounts={group.id: account_of(run, plan, group) for group in self._groups.values()},
         )
         self._singer: dict[str, SingerRecords] = {}
-        self._kept: dict[str, dict[str, bytes]] = {}
+        self._kept: dict[tuple[str, str], dict[str, bytes]] = {}
 
     # -- sources
 
@@ -267,12 +275,13 @@ class SingerAttempt:
             return self._routes.source_stages(self._groups[uuid])
         if not self.gives_records(uuid):
             return []
-        known = self._run.store.cache_get(_SCHEMAS, f"{self._plan.pipeline}/{uuid}")
-        lines = msgspec.json.decode(known, type=dict[str, str]) if known is not None else {}
-        kept = {stream: line.encode("utf-8", "surrogateescape") for stream, line in lines.items()}
-        self._kept[uuid] = dict(kept)
-        stage = self._singer[uuid] = SingerRecords(uuid, kept)
+        stage = self._singer[uuid] = SingerRecords(uuid, partial(self._read_schemas, uuid))
         return [stage]
+
+    def _read_schemas(self, uuid: str, topic: str) -> dict[str, bytes]:
+        known = self._run.store.cache_get(_SCHEMAS, f"{self._plan.pipeline}/{uuid}/{topic}")
+        lines = msgspec.json.decode(known, type=dict[str, str]) if known is not None else {}
+        return {stream: line.encode("utf-8", "surrogateescape") for stream, line in lines.items()}
 
     def gives_records(self, uuid: str) -> bool:
         """Return whether a source gives records with their SCHEMAs, as a tap does, and not messages."""
@@ -306,7 +315,7 @@ class SingerAttempt:
             processes=sink.processes,
             slot_of=sink.slot_of,
             counts=SinkCounts(run.progress, uuid),
-            session_interval=WAITING_INTERVAL if self._waits else spec.session_interval or SESSION_INTERVAL,
+            session_interval=spec.session_interval or SESSION_INTERVAL,
             timeout=sink.block.timeout,
         )
         return MessageTarget(pool, self._groups)
@@ -344,13 +353,13 @@ class SingerAttempt:
         """Save what later attempts need to know before any position is saved. Blocks."""
         self._routes.save_schemas()
         for uuid, stage in self._singer.items():
-            lines = dict(stage.schemas)
-            if lines != self._kept[uuid]:
-                self._kept[uuid] = lines
-                texts = {stream: line.decode("utf-8", "surrogateescape") for stream, line in lines.items()}
-                self._run.store.cache_put(
-                    _SCHEMAS, f"{self._plan.pipeline}/{uuid}", msgspec.json.encode(texts).decode()
-                )
+            for topic, lines in list(stage.schemas.items()):
+                lines = dict(lines)  # the loop goes on reading
+                if lines and lines != self._kept.get((uuid, topic)):
+                    self._kept[uuid, topic] = lines
+                    texts = {stream: line.decode("utf-8", "surrogateescape") for stream, line in lines.items()}
+                    key = f"{self._plan.pipeline}/{uuid}/{topic}"
+                    self._run.store.cache_put(_SCHEMAS, key, msgspec.json.encode(texts).decode())
 
     # -- parts
 
@@ -417,8 +426,9 @@ def _tap_plan(run: Run, opened: OpenedSource, sinks: Sequence[str]) -> SourcePla
     return source
 
 
-def _proving(feeds: Mapping[str, DestinationSpec]) -> Proving:
-    return lambda stream, selected: proving_sinks(stream, selected, feeds)
+def _proving(feeds: Mapping[str, DestinationSpec], mapped: bool) -> Proving:
+    # Mappers give streams other names.
+    return lambda stream, selected: proving_sinks(None if mapped else stream, selected, feeds)
 
 
 def _destination_spec(specs: Mapping[str, SourceSpec | DestinationSpec], uuid: str) -> DestinationSpec:

@@ -10,7 +10,7 @@ import anyio
 import msgspec
 
 from streamline.blocks.connector.source import OpenedSource, open_source
-from streamline.blocks.connector.spec import DestinationSpec, SourceSpec
+from streamline.blocks.connector.spec import DestinationSpec, MapperSpec, SourceSpec
 from streamline.blocks.connector.stored_settings import move_stored_settings
 from streamline.connectors.plugins import Plugin, resolve_plugin
 from streamline.connectors.singer.capabilities import Capabilities, check_config, probe
@@ -99,7 +99,7 @@ async def make_plan(context: Run, model: PipelineModel, *, retry: bool = False, 
             tasks.start_soon(probe_target, uuid)
     sources = {uuid: choose_streams(context, opened[uuid], paths[uuid].all_sinks()) for uuid in specs.sources}
     with checking_options():
-        _check_stream_options(context, sources)
+        check_stream_options(context, sources)
     sinks = plan_sinks(specs.destinations, targets, sources, paths)
     for uuid, source in sources.items():
         feeds = {sink: specs.destinations[sink][1] for sink in paths[uuid].all_sinks()}
@@ -124,15 +124,7 @@ async def make_plan(context: Run, model: PipelineModel, *, retry: bool = False, 
         pipeline=model.uuid,
         sources=sources,
         mappers={
-            uuid: [
-                MapperPlan(
-                    block=block,
-                    spec=spec,
-                    plugin=await resolve_connector(context, spec.mapper, "mapper", block),
-                    config=spec.config,
-                )
-                for block, spec in (specs.mappers[name] for name in names)
-            ]
+            uuid: [await mapper_plan(context, *specs.mappers[name]) for name in names]
             for uuid, names in mappers.items()
         },
         paths=paths,
@@ -175,6 +167,12 @@ async def resolve_connector(context: Run, name: str, role: Any, block: Block) ->
         return resolve_plugin(context.project, name, role, notify=notify, where=where).for_run(context.run_id)
 
     return await anyio.to_thread.run_sync(resolve_now)
+
+
+async def mapper_plan(context: Run, block: Block, spec: MapperSpec) -> MapperPlan:
+    """Return the plan of a mapper; raises as `resolve_plugin`."""
+    plugin = await resolve_connector(context, spec.mapper, "mapper", block)
+    return MapperPlan(block=block, spec=spec, plugin=plugin, config=spec.config)
 
 
 # -- sources
@@ -319,7 +317,12 @@ def _filter_for(context: Run, catalog: Any) -> list[str] | None:
     ] or None
 
 
-def _check_stream_options(context: Run, sources: dict[str, SourcePlan]) -> None:
+def check_stream_options(context: Run, sources: dict[str, SourcePlan]) -> None:
+    """Check that the sources have the catalogs that `--stream` chooses from.
+
+    Raises:
+        ConfigError: one has none.
+    """
     for source in sources.values():
         if context.options.streams and source.catalog is None:
             raise ConfigError(

@@ -12,7 +12,7 @@ from streamline.blocks.connector.spec import DestinationSpec, MapperSpec, Source
 from streamline.blocks.registry import check_block
 from streamline.errors import ConfigError
 from streamline.execution.integration.plan import PathPlan, TransformPlan
-from streamline.execution.places import check_places, leads_nowhere
+from streamline.execution.places import check_places, leading_mappers, leads_nowhere, misplaced_mapper
 from streamline.pipeline.graph import reachable
 from streamline.pipeline.model import Block, PipelineModel, check_fits
 from streamline.project.project import Project
@@ -118,23 +118,11 @@ def find_paths(model: PipelineModel, specs: Specs) -> tuple[dict[str, PathPlan],
     mappers: dict[str, list[str]] = {}
     paths: dict[str, PathPlan] = {}
     for source in specs.sources:
-        mappers[source], after = _leading_mappers(model, specs, downstream, source)
+        mappers[source], after = leading_mappers(specs.mappers, downstream, source)
         paths[source] = _path(model, specs, after, downstream)
         if not paths[source].all_sinks():
             raise leads_nowhere(model, source, "source")
     return paths, mappers
-
-
-def _leading_mappers(
-    model: PipelineModel, specs: Specs, downstream: dict[str, list[str]], source: str
-) -> tuple[list[str], list[str]]:
-    """Return the mappers directly after a source, and the blocks after them."""
-    mappers: list[str] = []
-    after = downstream[source]
-    while len(after) == 1 and after[0] in specs.mappers:
-        mappers.append(after[0])
-        after = downstream[after[0]]
-    return mappers, after
 
 
 def _path(model: PipelineModel, specs: Specs, after: list[str], downstream: dict[str, list[str]]) -> PathPlan:
@@ -146,12 +134,7 @@ def _path(model: PipelineModel, specs: Specs, after: list[str], downstream: dict
     branches: list[PathPlan] = []
     for uuid in after:
         if uuid in specs.mappers:
-            raise ConfigError(
-                f"mapper '{uuid}' must be the only block directly downstream of its source",
-                where=model.where(uuid),
-                hint="put it between the source and all other blocks; for one destination only, use a transformer",
-                code="graph.wrong_place",
-            )
+            raise misplaced_mapper(model, uuid)
         if uuid in specs.destinations:
             sinks.append(uuid)
         else:

@@ -18,6 +18,7 @@ class StreamSourceWords(msgspec.Struct):
     Args:
         positions: where they are kept.
         decoded: whether its values are decoded on the way; False: they pass as bytes, or come decoded.
+        mappers: of a tap: the mapper blocks behind it.
     """
 
     block: str
@@ -25,6 +26,7 @@ class StreamSourceWords(msgspec.Struct):
     positions: str
     replays: bool
     decoded: bool
+    mappers: list[str] = []
 
 
 class StreamTransformerWords(msgspec.Struct):
@@ -94,6 +96,7 @@ def explain(model: PipelineModel, plan: Plan) -> StreamExplanation:
                 positions=source.traits.positions,
                 replays=source.traits.replays,
                 decoded=any(step.kind == "decode" for step in routes[uuid]),
+                mappers=[mapper.uuid for mapper in plan.mappers.get(uuid, ())],
             )
             for uuid, source in plan.sources.items()
         ],

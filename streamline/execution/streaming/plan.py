@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -94,7 +94,8 @@ class Plan(msgspec.Struct, kw_only=True):
     """What a run does.
 
     Args:
-        downstream: the blocks directly behind each block, in the order in which they are fed.
+        downstream: the blocks directly behind each block, in the order in which they are fed; mappers are left out.
+        mappers: the mapper blocks of each tap, in their order: parts of its process.
         variables: of the pipeline, rendered.
         deliveries: what each sink is guaranteed of each source: `(source, sink)`.
         dead_letter: the topic for dead letters, as the config of a Kafka sink; None: the state store.
@@ -109,6 +110,7 @@ class Plan(msgspec.Struct, kw_only=True):
     sinks: dict[str, SinkPlan]
     downstream: dict[str, list[str]]
     variables: dict[str, Any]
+    mappers: Mapping[str, Sequence[Block]] = {}
     deliveries: Mapping[tuple[str, str], Delivery] = {}
     dead_letter: SinkPlan | None = None
     states: Mapping[str, StatePlan] = {}
@@ -127,7 +129,8 @@ class Plan(msgspec.Struct, kw_only=True):
 
     def blocks(self) -> list[str]:
         """Return the uuids of all blocks: sources first."""
-        return [*self.sources, *self.transforms, *self.sinks]
+        mappers = dict.fromkeys(mapper.uuid for behind in self.mappers.values() for mapper in behind)
+        return [*self.sources, *mappers, *self.transforms, *self.sinks]
 
     def paths(self, block: str) -> Iterator[list[str]]:
         """Yield every way from a block to a sink, both included."""

@@ -34,12 +34,14 @@ def make_plan(run: Run, model: PipelineModel) -> Plan:
         transforms=blocks.transforms,
         sinks=blocks.sinks,
         downstream=blocks.downstream,
+        mappers=blocks.mappers,
         variables=rendered_variables(run, renderer),
         dead_letter=_dead_letter(run, model, settings, blocks),
     )
     plan.states = states_of(run, model, plan, partial(context_of, run, model.uuid, settings))
     check_delivery(model, plan)
     _check_instances(model, plan)
+    _check_park(model, plan)
     check_topics(plan)
     plan.deliveries = deliveries_of(plan)
     return plan
@@ -94,6 +96,17 @@ def _dead_letter(run: Run, model: PipelineModel, settings: StreamingSettings, bl
     block = kafka.block if kafka is not None else next(iter(blocks.sources.values())).block
     traits = connector.describe_sink(config, context_of(run, model.uuid, settings, block.uuid), where)
     return SinkPlan(block=block, name=KAFKA, connector=connector, config=config, where=where, traits=traits)
+
+
+def _check_park(model: PipelineModel, plan: Plan) -> None:
+    if plan.settings.park and not any(source.traits.ordered for source in plan.sources.values()):
+        names = ", ".join(f"'{source.id}' ({source.name})" for source in plan.sources.values())
+        raise model.yaml.error(
+            f"park: key has no effect: messages of {names} have no keys with offsets",
+            ("park",),
+            hint="remove park; it is for sources such as Kafka",
+            code="setting.conflict",
+        )
 
 
 def _check_instances(model: PipelineModel, plan: Plan) -> None:

@@ -46,7 +46,7 @@ class RouteBuilder:
         if plan.singer is not None:
             from streamline.execution.connector_blocks.streams import SingerAttempt
 
-            self.singer = SingerAttempt(run, plan.singer, number=attempt, waits=only is not None)
+            self.singer = SingerAttempt(run, plan.singer, number=attempt)
         opened = {uuid: sink for uuid, sink in plan.sinks.items() if only is None or uuid in only}
         self._logs = {state.sink: state.log for state in plan.states.values() if only is None or state.sink in only}
         self.sinks: dict[str, Sink] = self._open_sinks(opened)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 
 _TAP_OPTIONS = {
+    "streams": "--stream",
     "full_refresh": "--full-refresh",
     "bookmarks": "--bookmark",
     "accept_gap": "--accept-gap",
@@ -85,17 +86,19 @@ async def check_plugins(run: Run, model: PipelineModel, plan: Plan, checklist: C
     check = ConnectorCheck(run, model, checklist)
     connectable: list[Connectable] = []
     renderer = renderer_of(run, model)
-    for what, ends in (("source", plan.sources), ("destination", plan.sinks)):
-        for uuid, end in ends.items():
-            if not is_plugin(end):
-                continue
-            try:
-                spec = load_spec(end.block, renderer)
-                connectable.append(
-                    Connectable(block=end.block, spec=spec, plugin=await check.plugin(spec), checks_streams=True)
-                )
-            except StreamlineError as error:
-                checklist.failed(what, uuid, error)
+    blocks = [
+        *(("source", source.block) for source in plan.sources.values() if is_plugin(source)),
+        *(("mapper", mapper) for mappers in plan.mappers.values() for mapper in mappers),
+        *(("destination", sink.block) for sink in plan.sinks.values() if is_plugin(sink)),
+    ]
+    for what, block in blocks:
+        try:
+            spec = load_spec(block, renderer)
+            connectable.append(
+                Connectable(block=block, spec=spec, plugin=await check.plugin(spec), checks_streams=True)
+            )
+        except StreamlineError as error:
+            checklist.failed(what, block.uuid, error)
     await check.connect(connectable)
 
 
@@ -135,6 +138,7 @@ def _ends(plan: Plan) -> Ends:
         sinks={uuid: (end.block, end.name, end.config) for uuid, end in plan.sinks.items() if not is_plugin(end)},
         sinks_of={uuid: plan.sinks_of(uuid) for uuid in plan.sources},
         singer=frozenset(end.id for end in every if _is_singer(end)),
+        mappers=plan.mappers,
     )
 
 

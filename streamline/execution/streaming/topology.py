@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -19,7 +19,7 @@ from streamline.connectors.registry import (
 )
 from streamline.connectors.stream_connector import Side, StreamConnector, StreamContext
 from streamline.errors import ConfigError
-from streamline.execution.places import check_places, leads_nowhere
+from streamline.execution.places import check_places, leading_mappers, leads_nowhere, misplaced_mapper
 from streamline.execution.streaming.plan import PYTHON, SinkPlan, SourcePlan, TransformPlan
 from streamline.execution.streaming.settings import key_path
 from streamline.pipeline.graph import reachable
@@ -38,12 +38,13 @@ _SIDES: dict[str, Side] = {"data_loader": "source", "data_exporter": "destinatio
 
 
 class Blocks(msgspec.Struct):
-    """The blocks by what they are, and what is downstream of each."""
+    """The blocks by what they are, and what is downstream of each; `mappers` are by tap, in their order."""
 
     sources: dict[str, SourcePlan] = {}
     transforms: dict[str, TransformPlan] = {}
     sinks: dict[str, SinkPlan] = {}
     downstream: dict[str, list[str]] = {}
+    mappers: dict[str, list[Block]] = {}
 
 
 def read_blocks(model: PipelineModel, renderer: Renderer, context: Callable[[str], StreamContext]) -> Blocks:
@@ -69,13 +70,38 @@ def read_blocks(model: PipelineModel, renderer: Renderer, context: Callable[[str
         for uuid in by_type[kind]:
             if not reachable([uuid], downstream).intersection(by_type["data_exporter"]):
                 raise leads_nowhere(model, uuid, what)
+    sources = {uuid: _source(model, model.blocks[uuid], renderer, context(uuid)) for uuid in by_type["data_loader"]}
+    yaml = {uuid for uuid in by_type["transformer"] if model.blocks[uuid].language == "yaml"}
+    transforms = [uuid for uuid in by_type["transformer"] if uuid not in yaml]
+    mappers, downstream = _without_mappers(model, sources, yaml, downstream)
     return Blocks(
-        sources={uuid: _source(model, model.blocks[uuid], renderer, context(uuid)) for uuid in by_type["data_loader"]},
-        transforms={uuid: _transform(model, model.blocks[uuid], renderer) for uuid in by_type["transformer"]},
+        sources=sources,
+        transforms={uuid: _transform(model, model.blocks[uuid], renderer) for uuid in transforms},
         sinks={uuid: _sink(model, model.blocks[uuid], renderer, context(uuid)) for uuid in by_type["data_exporter"]},
         # Readers of the data first: what changes it comes after them.
-        downstream={uuid: sorted(below, key=by_type["transformer"].__contains__) for uuid, below in downstream.items()},
+        downstream={uuid: sorted(below, key=transforms.__contains__) for uuid, below in downstream.items()},
+        mappers={uuid: [model.blocks[mapper] for mapper in behind] for uuid, behind in mappers.items() if behind},
     )
+
+
+def _without_mappers(
+    model: PipelineModel, sources: Mapping[str, SourcePlan], mappers: set[str], downstream: dict[str, list[str]]
+) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """Return the mappers behind each tap, of whose processes they are a part, and what is downstream of the others.
+
+    Raises:
+        ConfigError: a mapper is not directly behind a tap, or not alone there.
+    """
+    singer = find_stream_connector(SINGER)
+    behind: dict[str, list[str]] = {}
+    others = {uuid: below for uuid, below in downstream.items() if uuid not in mappers}
+    for uuid, source in sources.items():
+        if source.connector is singer:
+            behind[uuid], others[uuid] = leading_mappers(mappers, downstream, uuid)
+    misplaced = next((each for below in others.values() for each in below if each in mappers), None)
+    if misplaced is not None:
+        raise misplaced_mapper(model, misplaced)
+    return behind, others
 
 
 def _source(model: PipelineModel, block: Block, renderer: Renderer, context: StreamContext) -> SourcePlan:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import anyio
+import msgspec
 import pytest
 
 from streamline.connectors.singer.message_target import MessageTarget
@@ -104,6 +105,37 @@ async def test_sessions_prove_a_silent_target(tmp_path: Path) -> None:
         await sink.close()
     assert got_ids(tmp_path) == [1, 2, 3]
     assert account.failures == []
+
+
+async def test_what_somebody_waits_for_is_proven_soon(tmp_path: Path) -> None:
+    account = Account()
+    sink = made(tmp_path, account, echo=False, session_interval=3600.0)
+    async with running(account.runs(sink)):
+        sink.hurry("read", 2)
+        await sink.send("read", [schema(), batch(record(1)), offsets(1, p0=1)])
+        await sink.send("read", [batch(record(2)), offsets(2, p0=2)])
+        await until(lambda: account.newest("read") == 2)
+        await sink.send("read", [batch(record(3)), msgspec.structs.replace(offsets(3, p0=3), awaited=True)])
+        await until(lambda: account.newest("read") == 3)
+        sink.hurry("read", 3)  # it is proven already
+        await sink.close()
+    assert got_ids(tmp_path) == [1, 2, 3]
+    assert [m["type"] for m in got(tmp_path)].count("SCHEMA") <= 3
+
+
+async def test_a_position_that_was_held_back_is_proven_with_the_session(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account = Account()
+    process = target(tmp_path, account, feeds=[feed()], echo=False, session_interval=3600.0)
+    sink = MessageTarget(TargetPool("export", [process], lambda stream: 0))
+    async with running(account.runs(sink)):
+        await sink.send("read", [schema(), batch(record(1))])
+        monkeypatch.setattr(process._input._account, "wants_place", lambda: False)
+        await sink.send("read", [offsets(1, p0=1)])
+        sink.hurry("read", 1)
+        await until(lambda: account.newest("read") == 1)
+        await sink.close()
 
 
 async def test_states_of_taps_reach_it_as_they_are(tmp_path: Path) -> None:

@@ -200,6 +200,7 @@ class MemoryConnector:
             replays=config.get("replays", True),
             positions=f"consumer group {config['group']}" if group else "the state store",
             keeps_positions=group,
+            ordered=config.get("keyed", False),
             cluster=config.get("cluster"),
             decoder=JSONDecoder if config.get("decodes") else None,
             format="json",

@@ -25,6 +25,7 @@ def test_defaults(pipeline: Stream) -> None:
 
 
 def test_values_may_be_templates(pipeline: Stream) -> None:
+    pipeline.files.write("data_loaders/load.yaml", "connector_type: memory\nmessages: []\nkeyed: true\n")
     pipeline.keys(variables={"pace": 5}, checkpoint_interval="{{ variables('pace') }}", park="key")
     settings = pipeline.plan().settings
     assert (settings.checkpoint_interval, settings.park) == (5.0, True)
@@ -65,6 +66,13 @@ def test_a_wrong_value_is_refused_with_its_line(pipeline: Stream, key: str, valu
 @pytest.mark.parametrize("keys", [{"dead_letter": {"topic": "t"}}, {"park": "key"}])
 def test_keys_without_effect_are_refused(pipeline: Stream, keys: dict[str, Any]) -> None:
     pipeline.keys(on_error="stop", **keys)
+    with pytest.raises(ConfigError) as caught:
+        pipeline.plan()
+    assert caught.value.code == "setting.conflict"
+
+
+def test_parking_needs_keys_with_offsets(pipeline: Stream) -> None:
+    pipeline.keys(park="key")
     with pytest.raises(ConfigError) as caught:
         pipeline.plan()
     assert caught.value.code == "setting.conflict"

@@ -20,6 +20,7 @@ from streamline.connectors.registry import find_connector
 from streamline.errors import ConfigError
 from streamline.execution.run import new_run_id
 from streamline.execution.streaming import attempts
+from streamline.execution.streaming.explain import explain
 from streamline.execution.streaming.resend import resend
 from streamline.pipeline.model import RetryConfig
 from streamline.state import project_store
@@ -106,6 +107,87 @@ def test_sinks_of_messages_get_the_records(stream: Stream) -> None:
     stream.run()
     (data,) = stream.world.written["list"]
     assert (data["id"], data["name"]) == (7, "n7")
+
+
+MAPPER = """
+import json, sys
+for line in sys.stdin:
+    message = json.loads(line)
+    if message["type"] == "SCHEMA":
+        message["schema"]["properties"]["tag"] = {"type": ["null", "string"]}
+    if message["type"] == "RECORD":
+        if message["record"]["id"] == 2:
+            continue
+        message["record"]["tag"] = "mapped"
+    print(json.dumps(message), flush=True)
+"""
+
+
+def mapper(stream: Stream, uuid: str = "tag", upstream: list[str] | None = None) -> None:
+    """Add a mapper that leaves out the order 2."""
+    stream.files.write("mapper.py", MAPPER)
+    plugins = {"mapper-tag": {"command": [sys.executable, "mapper.py"]}}
+    stream.files.write("streamline.yaml", yaml.safe_dump({"name": "shop", "plugins": plugins}))
+    stream.files.block(uuid, "mapper: mapper-tag\n", type="transformer", language="yaml", upstream=upstream)
+
+
+def test_a_mapper_behind_a_tap_changes_its_records(stream: Stream) -> None:
+    root = stream.files.root
+    shop(root, [1, 2, 3])
+    tap(stream, interval=60)
+    mapper(stream)
+    stream.transformer("double", DOUBLE)
+    target(stream)
+    stream.sink("list", upstream=["tag"])
+    assert stream.run(until_caught_up=True).status == "completed"
+    assert table(root, "id, tag, twice") == [(1, "mapped", 2), (3, "mapped", 6)]
+    assert [data["tag"] for data in stream.world.written["list"]] == ["mapped", "mapped"]
+    with project_store(stream.project) as store:
+        (bookmark,) = store.bookmarks("p", "load").values()
+    assert json.loads(bookmark.value)["id"] == 3
+    shop(root, [4])
+    stream.run(until_caught_up=True)
+    assert table(root) == [1, 3, 4]
+    assert [source.mappers for source in explain(stream.model(), stream.plan()).sources] == [["tag"]]
+
+
+@pytest.mark.parametrize("behind", ["transformer", "messages", "tap and sink"])
+def test_a_mapper_stands_directly_behind_a_tap_and_alone(stream: Stream, behind: str) -> None:
+    if behind == "messages":
+        stream.source(messages=[1])
+    else:
+        tap(stream)
+    if behind == "transformer":
+        stream.transformer("double", DOUBLE)
+    mapper(stream)
+    stream.sink("list", upstream=["tag", "load"] if behind == "tap and sink" else ["tag"])
+    with pytest.raises(ConfigError) as refusal:
+        stream.plan()
+    assert refusal.value.code == "graph.wrong_place"
+
+
+def test_a_run_may_read_some_streams_of_a_tap_only(stream: Stream) -> None:
+    shop(stream.files.root, [1])
+    with closing(sqlite3.connect(stream.files.root / "shop.db")) as db, db:
+        db.execute("CREATE TABLE users (id INTEGER PRIMARY KEY, email TEXT)")
+        db.execute("INSERT INTO users VALUES (7, 'a@b')")
+    tap(stream, interval=60, streams={**ORDERS, "users": {}})
+    stream.sink("list", upstream=["load"])
+    stream.run(until_caught_up=True, streams=["users"])
+    assert [data["id"] for data in stream.world.written["list"]] == [7]
+    stream.run(until_caught_up=True)
+    assert sorted(data["id"] for data in stream.world.written["list"])[:2] == [1, 7]
+    with pytest.raises(ConfigError) as refusal:
+        stream.run(streams=["nothing"])
+    assert refusal.value.code == "stream.none_selected"
+
+
+def test_streams_are_those_of_taps(stream: Stream) -> None:
+    stream.source(messages=[1])
+    stream.sink()
+    with pytest.raises(ConfigError) as refusal:
+        stream.run(streams=["users"])
+    assert refusal.value.code == "run.option_refused"
 
 
 def test_the_file_of_a_tap_may_ask_for_singers_format(stream: Stream) -> None:

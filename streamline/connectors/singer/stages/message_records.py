@@ -11,17 +11,16 @@ from typing import Any
 
 import msgspec
 
+from streamline.connectors.refusals import Message
 from streamline.connectors.singer.inferred_schema import InferredSchema, MisfitError
 from streamline.connectors.singer.message_reader import MAX_DEPTH
 from streamline.connectors.singer.stages.record_messages import DELETED
 from streamline.flow.codecs import jsontext
 from streamline.flow.codecs.envelope import wrap
 from streamline.flow.codecs.jsontext import is_deeper
-from streamline.flow.codecs.message_data import dump_data
 from streamline.flow.codecs.schemas import properties
 from streamline.flow.items import (
     ActivateVersion,
-    BadRecord,
     Item,
     JSONObject,
     MessageBatch,
@@ -144,20 +143,7 @@ class MessageRecords(ImmediateStage):
             try:
                 self._add(batch.stream, data, origin, lines)
             except (MisfitError, TypeError) as error:
-                record, form = dump_data(data)
-                source, guessed = batch.made_of(number)
-                bad.append(
-                    BadRecord(
-                        batch.stream,
-                        record,
-                        str(error),
-                        self._sink,
-                        sink=self._sink,
-                        origin=source,
-                        form=form,
-                        inferred=guessed,
-                    )
-                )
+                bad.append(Message("", batch, number).refused(str(error), self._sink))
         items: list[Item] = []
         for stream, texts in lines.items():
             inferred = self._streams[stream]

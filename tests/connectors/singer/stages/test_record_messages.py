@@ -122,7 +122,7 @@ def test_singers_format_keeps_all_of_a_stream_but_its_states() -> None:
     written = through(SingerMessages(), *given)
     assert [key for _, key, _ in messages(written)] == [None, b"1", b"2", None, b"3", None]
     batch = [MessageBatch("crm-users", [line]) for line in lines(written)]
-    back = through(SingerRecords("read", {}), *batch)
+    back = through(SingerRecords("read", lambda topic: {}), *batch)
     assert [(item.schema, item.key_properties) for item in back if isinstance(item, Schema)] == [
         (first.schema, ["id"]),
         (wider.schema, ["id"]),
@@ -155,11 +155,34 @@ def test_a_schema_that_has_not_changed_is_written_again_once_in_a_while() -> Non
 
 def test_schemas_that_were_read_before_hold_for_what_is_read_now() -> None:
     line = b'{"type":"SCHEMA","stream":"users","schema":{"properties":{"id":{}}},"key_properties":["id"]}'
-    stage = SingerRecords("read", {"users": line})
+    stage = SingerRecords("read", lambda topic: {"users": line})
     record = b'{"type":"RECORD","stream":"users","record":{"id":1}}'
     items = through(stage, MessageBatch("crm", [record]), MessageBatch("crm", [record]))
     assert [type(item) for item in items] == [Schema, RawBatch, RawBatch]
-    assert stage.schemas["users"].rstrip() == line
+    assert stage.schemas["crm"]["users"].rstrip() == line
+
+
+def test_schemas_are_loaded_again_when_a_topic_comes_back() -> None:
+    def line(column: str) -> bytes:
+        schema = {"properties": {column: {}}}
+        return msgspec.json.encode({"type": "SCHEMA", "stream": "users", "schema": schema, "key_properties": []})
+
+    def columns(*items: Item) -> list[str]:
+        return [
+            name for item in through(stage, *items) if isinstance(item, Schema) for name in item.schema["properties"]
+        ]
+
+    saved = {"crm": {"users": line("old")}, "shop": {}}
+    stage = SingerRecords("read", lambda topic: saved[topic])
+    record = MessageBatch("crm", [b'{"type":"RECORD","stream":"users","record":{}}'])
+    both = Position("read", 1, {"crm/0": b"1", "shop/0": b"1"})
+    assert columns(record, MessageBatch("crm", [line("new")]), MessageBatch("shop", [None]), both, record) == [
+        "old",
+        "new",
+    ]
+    assert columns(msgspec.structs.replace(both, parts={"shop/0": b"2"})) == []
+    saved["crm"] = {"users": line("newest")}  # by the process that has the topic meanwhile
+    assert columns(MessageBatch("shop", [None]), both, record, record) == ["newest"]
 
 
 def test_what_is_no_singer_message_is_refused_with_its_origin_and_the_others_go_on() -> None:
@@ -174,7 +197,7 @@ def test_what_is_no_singer_message_is_refused_with_its_origin_and_the_others_go_
     ]
     data = [line, record, *bad, None, b'{"type":"STATE","value":{"bookmarks":{"a":1}}}', record]
     origins: list[Origin | None] = [Origin("crm", 0, offset, None, value) for offset, value in enumerate(data)]
-    items = through(SingerRecords("read", {}), MessageBatch("crm", data, origins))
+    items = through(SingerRecords("read", lambda topic: {}), MessageBatch("crm", data, origins))
     refused = [item for item in items if isinstance(item, BadRecord)]
     assert [(item.record, item.origin.offset) for item in refused if item.origin is not None] == [
         (value, 2 + number) for number, value in enumerate(bad)
