@@ -16,12 +16,13 @@ from typing import Any, BinaryIO
 import msgspec
 
 from streamline.execution.events import Bus, Event
-from streamline.execution.flow_runs import failure_of
+from streamline.execution.flow_runs import failure_of, renderer_of
 from streamline.execution.run import Run, RunOptions, Stop, run_to_end
 from streamline.execution.streaming.attempts import run_attempts
 from streamline.execution.streaming.planner import make_plan
 from streamline.execution.streaming.reload import read_again
 from streamline.execution.streaming.singer import plan_plugins
+from streamline.execution.user_code import user_code
 from streamline.flow.tasks import keep_shields
 from streamline.pipeline.reader import load_pipeline
 from streamline.processes import wire
@@ -115,10 +116,11 @@ async def _main(run: Run, stop: Stop) -> InstanceEnded:
 async def _run(run: Run) -> InstanceEnded:
     try:
         model = load_pipeline(run.project, run.pipeline)
-        plan = make_plan(run, model)
-        if not await plan_plugins(run, model, plan):
-            return InstanceEnded(summary=run.progress.summary())
-        outcome, attempts, _ = await run_attempts(run, plan, partial(read_again, run))
+        with user_code(run.project, model, renderer_of(run, model)):
+            plan = make_plan(run, model)
+            if not await plan_plugins(run, model, plan):
+                return InstanceEnded(summary=run.progress.summary())
+            outcome, attempts, _ = await run_attempts(run, plan, partial(read_again, run))
     except Exception as error:
         return InstanceEnded(summary=run.progress.summary(), failure=failure_of(run, error))
     return InstanceEnded(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -129,12 +130,13 @@ class _Instance:
         )
         environment = {**os.environ, RUN_ID_VARIABLE: run.run_id}
         child = Child.start(
-            self._name, [sys.executable, "-m", _MODULE], env=environment, cwd=run.project.root, stdin=True
+            self._name, [sys.executable, "-P", "-m", _MODULE], env=environment, cwd=run.project.root, stdin=True
         )
         self._child, self.progress = child, None
         try:
             assert child.stdin is not None
-            await child.stdin.send([msgspec.json.encode(request) + b"\n"])
+            with contextlib.suppress(BrokenPipeError):  # it has died; its exit says more
+                await child.stdin.send([msgspec.json.encode(request) + b"\n"])
             if self._stopping.is_set():
                 self.stop()
             async with task_group() as tasks:
