@@ -40,6 +40,8 @@ METADATA_SECONDS = 5.0
 """How long a topic that is not known yet is looked for."""
 INIT_SECONDS = 30.0
 """Seconds after which a library that does not take over the transactional id is given up for another."""
+MISSING_SECONDS = 10.0
+"""A topic that does not exist is looked for again after so long."""
 FOREVER_MS = 10**12
 CODECS = {"gzip": codec.has_gzip, "lz4": codec.has_lz4, "zstd": codec.has_zstd, "snappy": codec.has_snappy}
 
@@ -66,7 +68,7 @@ class KafkaPythonProducer:
         self._commit: Call[None] | None = None
         self._known: set[str] = set()
         self._doubtful: set[str] = set()  # the library has not found them in time
-        self._missing: set[str] = set()
+        self._missing: dict[str, float] = {}  # since when
 
     def produce_batch(self, messages: Sequence[Outgoing]) -> None:
         """See `Producer.produce_batch`."""
@@ -171,6 +173,10 @@ class KafkaPythonProducer:
             self._outbox.refuse(number, "MSG_SIZE_TOO_LARGE", str(error.args[0]))
         except ValueError as error:
             self._outbox.refuse(number, "_UNKNOWN_PARTITION", str(error))
+        except errors.KafkaTimeoutError:
+            # The topic is gone. The library would wait as long for each of its messages.
+            self._known.discard(topic)
+            self._doubt(number, topic)
         except errors.KafkaError as error:
             self._raise_if_fatal("deliver messages")
             self._outbox.failed(number, code_of(error), reason_of(error))
@@ -210,12 +216,12 @@ class KafkaPythonProducer:
             self._open(timeout)
         for topic in tuple(self._doubtful):
             if topic not in self._admin.topics(max(0.1, deadline - time.monotonic()), [topic]):
-                self._missing.add(topic)
+                self._missing[topic] = time.monotonic()
         self._doubtful.clear()
 
     def _find(self, number: int, topic: str) -> bool:
         """Return whether a topic is known; if it is not, the message has failed."""
-        if topic in self._missing:
+        if time.monotonic() - self._missing.get(topic, float("-inf")) < MISSING_SECONDS:
             self._outbox.failed(number, "UNKNOWN_TOPIC_OR_PART", f"there is no topic {topic}")
         elif topic in self._doubtful or self._library is None:
             self._outbox.failed(number, "_TRANSPORT", "no broker is reachable")
@@ -223,14 +229,17 @@ class KafkaPythonProducer:
             try:
                 self._library.partitions_for(topic)
             except errors.KafkaTimeoutError:
-                self._doubtful.add(topic)
-                self._outbox.failed(number, "_TIMED_OUT", f"topic {topic} was not found in time")
+                self._doubt(number, topic)
             except errors.KafkaError as error:
                 self._outbox.failed(number, code_of(error), reason_of(error))
             else:
                 self._known.add(topic)
                 return True
         return False
+
+    def _doubt(self, number: int, topic: str) -> None:
+        self._doubtful.add(topic)
+        self._outbox.failed(number, "_TIMED_OUT", f"topic {topic} was not found in time")
 
     def _open(self, timeout: float) -> None:
         options = self._options

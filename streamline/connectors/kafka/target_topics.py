@@ -103,7 +103,8 @@ class TargetTopics:
             topic = self._look_up(name)
             if not topic.exists and not self._look_up(name, again=True).exists:
                 raise MessageRefusedError(f"the topic {name} does not exist")
-            if topic.compacted and any(message.key is None for message in messages if message.topic == name):
+            keyless = topic.compacted and any(message.key is None for message in messages if message.topic == name)
+            if keyless and self._look_up(name, again=True).compacted:
                 raise MessageRefusedError(f"the topic {name} is compacted: its messages need a key")
             if topic.max_bytes is None or self._compressed:
                 continue

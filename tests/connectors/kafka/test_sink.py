@@ -123,6 +123,20 @@ async def test_a_compacted_topic_takes_no_message_without_a_key(cluster: FakeClu
     assert len(reports.refused) == 1
 
 
+async def test_a_topic_that_is_no_longer_compacted_takes_them(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streamline.connectors.kafka.target_topics.REFRESH_SECONDS", 0.0)
+    cluster.known["out"].config["cleanup.policy"] = "compact"
+    async with running(plain(cluster)) as reports:
+        await reports.sink.send("load", [read(origin(1, b"1", key=b"k")), at(1, p0=2)])
+        await reports.until_proven(1)
+        cluster.known["out"].config["cleanup.policy"] = "delete"
+        await reports.sink.send("load", [read(origin(2, b"2")), at(2, p0=3)])
+        await reports.until_proven(2)
+    assert values(cluster) == [b"1", b"2"]
+
+
 async def test_data_that_cannot_be_encoded_is_refused_and_the_others_arrive(cluster: FakeCluster) -> None:
     async with running(plain(cluster)) as reports:
         await reports.sink.send("load", [MessageBatch("in", [{"a": 1}, {"a": object()}, {"a": 3}]), at(1, p0=3)])

@@ -179,7 +179,7 @@ def test_a_run_may_read_some_streams_of_a_tap_only(stream: Stream) -> None:
     assert sorted(data["id"] for data in stream.world.written["list"])[:2] == [1, 7]
     with pytest.raises(ConfigError) as refusal:
         stream.run(streams=["nothing"])
-    assert refusal.value.code == "stream.none_selected"
+    assert refusal.value.code == "stream.unknown"
 
 
 def test_streams_are_those_of_taps(stream: Stream) -> None:
