@@ -85,7 +85,7 @@ def discard(
     """Delete dead letters for good: those with the IDs, of a stream or block, or --all."""
     if not (ids or stream or block or everything):
         raise click.UsageError("name the dead letters: IDs, --stream, --block, or --all")
-    with _opened(app, pipeline) as (kept, _):
+    with _opened_to_discard(app, pipeline) as kept:
         discarded = kept.discard(_chosen(kept, pipeline, ids, stream, block))
     click.echo(f"Discarded {count(discarded, 'dead letter')}.")
 
@@ -124,15 +124,21 @@ def retry(
 def _retry_messages(
     app: App, store: Store, pipeline: str, run_id: str, letters: list[DeadLetter], *, overwrite: bool
 ) -> None:
-    from streamline.execution.streaming.resend import resend
+    from streamline.execution.run import Interrupted
+    from streamline.execution.streaming.resend import INTERRUPTED, resend
 
-    outcome = resend(app.project, store, pipeline, run_id, letters, overwrite=overwrite)
+    def notify(message: str) -> None:
+        click.echo(f"Note: {message}", err=True)
+
+    outcome = resend(app.project, store, pipeline, run_id, letters, overwrite=overwrite, notify=notify)
     for number, reason in outcome.unsendable.items():
         click.echo(f"{number}: not sent: {reason}", err=True)
     click.echo(
         f"Sent again: {count(outcome.arrived, 'message')}; refused again: {outcome.refused}; not sent: "
         f"{len(outcome.unsendable)}; waiting behind these: {outcome.held}"
     )
+    if outcome.interrupted is not None:
+        raise Interrupted(outcome.interrupted, INTERRUPTED)
     if outcome.failure is not None:
         raise outcome.failure
     _fail_if_refused(pipeline, outcome.refused + len(outcome.unsendable) + outcome.held, len(letters))
@@ -178,6 +184,22 @@ def _opened(app: App, pipeline: str) -> Iterator[tuple[Letters, bool]]:
         require_pipeline(app, store, pipeline)
         with _letters(app, store, pipeline) as opened:
             yield opened
+
+
+@contextmanager
+def _opened_to_discard(app: App, pipeline: str) -> Iterator[Letters]:
+    """Open a pipeline's dead letters, to discard some.
+
+    Raises:
+        LeaseHeld: the pipeline is running, and parks messages whose keys have letters: it would not learn of this.
+    """
+    known = pipeline in app.project.pipelines()
+    if known and app.load_pipeline(pipeline).options.get("park"):
+        with change(app, pipeline, "discard") as (store, _), _letters(app, store, pipeline) as (kept, _):
+            yield kept
+    else:
+        with _opened(app, pipeline) as (kept, _):
+            yield kept
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import signal
 from typing import Any
 
 import pytest
@@ -96,7 +98,8 @@ def test_retry_says_what_became_of_them(
     options: dict[str, Any] = {}
 
     def resend(*args: Any, **given: Any) -> Outcome:
-        options.update(given)
+        given["notify"]("sinks replace")
+        options.update(overwrite=given["overwrite"])
         assert len(args[4]) == 3
         return outcome
 
@@ -108,6 +111,26 @@ def test_retry_says_what_became_of_them(
         output = letters.refuses(failure, "dead-letters", "retry", "shop", code=1)
         assert all(reason in output for reason in outcome.unsendable.values())
         assert options == {"overwrite": False}
+
+
+def test_a_retry_that_was_interrupted_ends_with_the_signal(letters: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RESEND, lambda *args, **given: Outcome(arrived=1, interrupted=signal.SIGTERM))
+    letters.refuses("run.interrupted", "dead-letters", "retry", "shop", code=128 + signal.SIGTERM)
+
+
+def test_a_run_that_parks_has_to_be_stopped_before_letters_are_discarded(letters: Shop) -> None:
+    metadata = letters.root / "pipelines/shop/metadata.yaml"
+    source = "connector_type: kafka\nbootstrap_server: h:1\ntopic: t\n"
+    (letters.root / "data_loaders/load.yaml").write_text(source)
+    store = letters.store()
+    with store.acquire_lease("shop", "r2"):
+        letters("dead-letters", "discard", "shop", "--stream", "nothing")
+        entries = json.loads(metadata.read_text())
+        metadata.write_text(json.dumps({**entries, "park": "key"}))
+        letters.refuses("run.lease_held", "dead-letters", "discard", "shop", "--all", code=1)
+    store.close()
+    letters("dead-letters", "discard", "shop", "--all")
+    assert letters.json("dead-letters", "list", "shop") == []
 
 
 def test_overwriting_is_for_messages(shop: Shop) -> None:

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from streamline.connectors.kafka.serialization.json_text import encode_json
+from streamline.connectors.refusals import Message
 from streamline.connectors.stream_connector import StreamContext
 from streamline.connectors.thread_sink import StreamWriter, ThreadSink
 from streamline.errors import StreamlineError
-from streamline.flow.codecs.message_data import dump_data
 from streamline.flow.items import BadRecord, MessageBatch, Position
 
 ROOM = 5_000
@@ -84,19 +84,7 @@ class LineWriter:
             except ValueError as error:
                 self._write(lines)
                 lines = []
-                record, form = dump_data(data)
-                origin, inferred = batch.made_of(number)
-                bad = BadRecord(
-                    batch.stream,
-                    record,
-                    str(error),
-                    self._id,
-                    sink=self._id,
-                    origin=origin,
-                    form=form,
-                    inferred=inferred,
-                )
-                self._refuse(source, bad)
+                self._refuse(source, Message(source, batch, number).refused(str(error), self._id))
         self._write(lines)
 
     def reach(self, source: str, position: Position) -> None:

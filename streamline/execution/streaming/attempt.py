@@ -24,7 +24,7 @@ from streamline.flow.tasks import task_group
 SAVE_SECONDS = 0.5
 """Seconds between two saves of proven positions at most."""
 
-_MARGIN = 2.0
+INTERRUPT_MARGIN = 2.0
 """Seconds beyond `INTERRUPT_SECONDS` that an interrupted attempt may take to report that it is not done."""
 
 
@@ -132,7 +132,7 @@ class _Attempt:
                 if self._outcome.next_plan is not None:
                     runtime.stop("the pipeline's files are read again")
         runtime.stop("the run was interrupted", within=INTERRUPT_SECONDS)
-        await anyio.sleep(INTERRUPT_SECONDS + _MARGIN)
+        await anyio.sleep(INTERRUPT_SECONDS + INTERRUPT_MARGIN)
         scope.cancel()
 
     async def _saved(self, position: Position, moved: Mapping[str, bytes]) -> None:

@@ -44,8 +44,7 @@ class Waves:
         self._ended = False
         queues: dict[Hashable, deque[tuple[str | None, DeadLetter]]] = {}
         pairs = [(source, letter) for source, each in letters.items() for letter in each]
-        # A message without an offset has only the time at which it was refused.
-        for source, letter in sorted(pairs, key=lambda pair: (pair[1].offset or 0, pair[1].time, pair[1].id)):
+        for source, letter in sorted(pairs, key=lambda pair: place_in_queue(pair[1])):
             queues.setdefault(key_of(letter), deque()).append((source, letter))
         self._queues = deque(queues.values())
 
@@ -201,6 +200,12 @@ def key_of(letter: DeadLetter) -> Hashable:
     if letter.key is None:
         return letter.id
     return letter.block, letter.topic or letter.stream, letter.partition, letter.key
+
+
+def place_in_queue(letter: DeadLetter) -> tuple[int, str, int]:
+    """Return what orders letters of one key."""
+    # A message without an offset has only the time at which it was refused.
+    return letter.offset or 0, letter.time, letter.id
 
 
 def _same_message(letter: DeadLetter, other: DeadLetter) -> bool:

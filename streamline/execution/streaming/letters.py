@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict, Unpack, cast
 
 import msgspec
 
@@ -23,6 +23,15 @@ MAX_COPIES = 10_000
 """Refused messages that are remembered, to tell several outputs of one from the same one read again."""
 
 
+class Which(TypedDict, total=False):
+    """Which letters; see `Store.dead_letters`."""
+
+    block: str | None
+    stream: str | None
+    ids: Sequence[int] | None
+    limit: int | None
+
+
 class Letters(Protocol):
     """Where the dead letters of a pipeline are kept. Methods block, and may be called from any thread."""
 
@@ -37,15 +46,8 @@ class Letters(Protocol):
         """
         ...
 
-    def find(
-        self,
-        *,
-        block: str | None = None,
-        stream: str | None = None,
-        ids: Sequence[int] | None = None,
-        limit: int | None = None,
-    ) -> list[DeadLetter]:
-        """Return open letters, the oldest first; see `Store.dead_letters`."""
+    def find(self, **which: Unpack[Which]) -> list[DeadLetter]:
+        """Return open letters, the oldest first."""
         ...
 
     def discard(self, letters: Sequence[DeadLetter]) -> int:
@@ -76,16 +78,9 @@ class StoredLetters:
         """See `Letters.keep`: all of them."""
         return letters
 
-    def find(
-        self,
-        *,
-        block: str | None = None,
-        stream: str | None = None,
-        ids: Sequence[int] | None = None,
-        limit: int | None = None,
-    ) -> list[DeadLetter]:
+    def find(self, **which: Unpack[Which]) -> list[DeadLetter]:
         """See `Letters.find`."""
-        return self._store.dead_letters(self._pipeline, block=block, stream=stream, ids=ids, limit=limit)
+        return self._store.dead_letters(self._pipeline, **which)
 
     def discard(self, letters: Sequence[DeadLetter]) -> int:
         """See `Letters.discard`."""
@@ -131,25 +126,18 @@ class TopicLetters:
         many = "a dead letter" if count == 1 else f"{count} dead letters"
         self._warn(f"{self._topic.topic} cannot take {many} ({reason}); the state database keeps what it cannot")
 
-    def find(
-        self,
-        *,
-        block: str | None = None,
-        stream: str | None = None,
-        ids: Sequence[int] | None = None,
-        limit: int | None = None,
-    ) -> list[DeadLetter]:
+    def find(self, **which: Unpack[Which]) -> list[DeadLetter]:
         """See `Letters.find`."""
-        stored = self._stored.find(block=block, stream=stream, ids=ids)
+        limit, ids = which.pop("limit", None), which.get("ids")
         wanted = None if ids is None else set(ids)
         there = [
             letter
             for letter in self._read_again().letters.values()
-            if block in (None, letter.block)
-            and stream in (None, letter.stream)
+            if which.get("block") in (None, letter.block)
+            and which.get("stream") in (None, letter.stream)
             and (wanted is None or letter.id in wanted)
         ]
-        letters = sorted([*stored, *there], key=lambda letter: letter.time)
+        letters = sorted([*self._stored.find(**which), *there], key=lambda letter: letter.time)
         return letters if limit is None else letters[-limit:]
 
     def discard(self, letters: Sequence[DeadLetter]) -> int:

@@ -8,7 +8,7 @@ letters are no part of its transactions.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -16,11 +16,12 @@ import anyio
 import anyio.to_thread
 import msgspec
 
-from streamline.execution.flow_runs import renderer_of
-from streamline.execution.run import Run, RunOptions, end_killed_runs, open_run
+from streamline.execution.flow_runs import INTERRUPT_SECONDS, renderer_of
+from streamline.execution.run import CANCELLED, COMPLETED, FAILED, Run, RunOptions, end_killed_runs, open_run
+from streamline.execution.streaming.attempt import INTERRUPT_MARGIN
 from streamline.execution.streaming.letter_box import open_letters
 from streamline.execution.streaming.letter_routes import Entry, UnsendableError, entry_of, route_of
-from streamline.execution.streaming.letter_waves import WAVE, LetterSource, SentLetters, Waves
+from streamline.execution.streaming.letter_waves import WAVE, LetterSource, SentLetters, Waves, key_of, place_in_queue
 from streamline.execution.streaming.letters import LetterMaker, Letters
 from streamline.execution.streaming.plan import Plan
 from streamline.execution.streaming.planner import make_plan
@@ -31,11 +32,14 @@ from streamline.flow.items import BadRecord, Item, MessageBatch, Position
 from streamline.flow.protocols import ImmediateStage
 from streamline.flow.router import Route
 from streamline.flow.runtime import Flow, Runtime
+from streamline.flow.tasks import keep_shields, task_group
 from streamline.pipeline.reader import load_pipeline
-from streamline.state.store import DeadLetter, Store
+from streamline.state.store import DeadLetter, LetterKey, Store
 
 if TYPE_CHECKING:
     from streamline.project.project import Project
+
+INTERRUPTED = "interrupted; what was not delivered stays a dead letter"
 
 CHECKPOINT_SECONDS = 0.05
 """How often sinks prove what they were given: a letter waits for the one before it with its key."""
@@ -50,6 +54,7 @@ class Outcome(msgspec.Struct):
         unsendable: why letters were not sent, by id.
         held: how many were not sent because one before them with their key stays.
         failure: what ended the sending early. Letters that are in none of these may have arrived, and are kept.
+        interrupted: the signal that ended it early.
     """
 
     arrived: int = 0
@@ -57,10 +62,18 @@ class Outcome(msgspec.Struct):
     unsendable: dict[int, str] = {}
     held: int = 0
     failure: Exception | None = None
+    interrupted: int | None = None
 
 
 def resend(
-    project: Project, store: Store, pipeline: str, run_id: str, letters: Sequence[DeadLetter], *, overwrite: bool
+    project: Project,
+    store: Store,
+    pipeline: str,
+    run_id: str,
+    letters: Sequence[DeadLetter],
+    *,
+    overwrite: bool,
+    notify: Callable[[str], None] = lambda message: None,
 ) -> Outcome:
     """Send dead letters again, as a run with the given id. The caller holds the pipeline's lease.
 
@@ -69,7 +82,9 @@ def resend(
 
     Args:
         letters: as `Letters.find` gives them.
-        overwrite: send also what replaces, in a sink that replaces by key, what a later message has written.
+        overwrite: send also what replaces, in a sink that replaces by key, what a later message has written, and what
+            has a letter of an earlier message before it that is not sent.
+        notify: told what the user should know before anything is sent.
 
     Raises:
         StreamlineError: the flows could not be built.
@@ -86,12 +101,20 @@ def resend(
             plan_plugins_now(run, model, plan)
             kept = open_letters(run, plan)
             try:
-                outcome = anyio.run(_Resend(run, plan, kept, letters, overwrite=overwrite).run)
+                sending = _Resend(run, plan, kept, letters, overwrite=overwrite)
+                if sinks := sending.replaced_unawares(letters):
+                    notify(
+                        f"{', '.join(sinks)}: a message without key or offset that arrives now replaces what a later "
+                        "one has written"
+                    )
+                outcome = anyio.run(sending.run)
             finally:
                 kept.close()
         finally:
             record.summary = run.progress.summary()
-        record.status = "failed" if outcome.refused or outcome.unsendable or outcome.failure else "completed"
+        record.status = FAILED if outcome.refused or outcome.unsendable or outcome.failure else COMPLETED
+        if outcome.interrupted is not None:
+            record.status = CANCELLED
     return outcome
 
 
@@ -117,6 +140,7 @@ class _Resend:
         self._maker = LetterMaker(plan.pipeline, run.run_id, starts_with_value=plan.gets_values, mask=run.masker.mask)
         self._entries: dict[int, Entry] = {}
         """Where letters enter, by id."""
+        self._left_out = self._first_left_out(letters)
         self._waves = Waves(self._by_source(letters, overwrite=overwrite))
         self._sent = {entry.source: SentLetters() for entry in self._entries.values()}
         self._places = Counter(map(_place, letters))
@@ -127,7 +151,11 @@ class _Resend:
         """Letters that were refused, and those of them at the same place."""
 
     async def run(self) -> Outcome:
-        """Send them."""
+        """Send them. A signal ends it in order, a second one at once."""
+        with self._run.signals(lambda: None, message=INTERRUPTED):
+            return await keep_shields(self._send())
+
+    async def _send(self) -> Outcome:
         if self._entries:
             sinks = {sink for entry in set(self._entries.values()) for sink in self._sinks(entry)}
             builder = RouteBuilder(self._run, self._plan, 1, sinks)
@@ -138,10 +166,36 @@ class _Resend:
                 on_failed=self._failed,
                 save_interval=CHECKPOINT_SECONDS,
             )
-            for outcome in await runtime.run():
-                self._outcome.failure = self._outcome.failure or outcome.error
+            async with task_group() as background:
+                background.start_soon(self._pass_on_interrupt, runtime, background.cancel_scope)
+                for outcome in await runtime.run():
+                    self._outcome.failure = self._outcome.failure or outcome.error
+                background.cancel_scope.cancel()
         self._outcome.held = len(self._waves.held)
+        self._outcome.interrupted = self._run.interrupted
         return self._outcome
+
+    async def _pass_on_interrupt(self, runtime: Runtime, scope: anyio.CancelScope) -> None:
+        while self._run.interrupted is None:
+            await anyio.sleep(0.05)
+        runtime.stop("the retry was interrupted", within=INTERRUPT_SECONDS)
+        await anyio.sleep(INTERRUPT_SECONDS + INTERRUPT_MARGIN)
+        scope.cancel()
+
+    def _first_left_out(self, letters: Sequence[DeadLetter]) -> dict[Hashable, DeadLetter]:
+        """Return, by key, the first open letter that is not among those to be sent."""
+        sent = {letter.id for letter in letters}
+        keys = {key_of(letter) for letter in letters if letter.key is not None}
+        first: dict[Hashable, DeadLetter] = {}
+        for letter in sorted(self._kept.find(), key=place_in_queue, reverse=True):
+            if letter.id not in sent and key_of(letter) in keys:
+                first[key_of(letter)] = letter
+        return first
+
+    def replaced_unawares(self, letters: Sequence[DeadLetter]) -> list[str]:
+        """Return the sinks that replace by key, and get letters of which no one knows whether later messages came."""
+        entries = {self._entries[each.id] for each in letters if each.id in self._entries and not _has_order(each)}
+        return sorted({sink for entry in entries for sink in self._replacing(entry)})
 
     def _by_source(self, letters: Sequence[DeadLetter], *, overwrite: bool) -> dict[str | None, list[DeadLetter]]:
         """Group letters by their source; find out where each enters."""
@@ -152,6 +206,7 @@ class _Resend:
                 entry = entry_of(self._plan, letter)
                 if not overwrite:
                     self._check_newer(entry, letter)
+                    self._check_earlier(letter)
                 self._entries[letter.id] = entry
             except UnsendableError as error:
                 self._outcome.unsendable[letter.id] = str(error)
@@ -162,13 +217,24 @@ class _Resend:
     def _check_newer(self, entry: Entry, letter: DeadLetter) -> None:
         if letter.written_since is None:
             return
-        sinks = [sink for sink in self._sinks(entry) if sink in self._plan.sinks]
-        replacing = [sink for sink in sinks if self._plan.sinks[sink].traits.replaces]
-        if replacing:
+        if replacing := self._replacing(entry):
             raise UnsendableError(
                 f"{', '.join(replacing)} would replace what a later message of its key has written (offset "
                 f"{letter.written_since}); --overwrite sends it nevertheless"
             )
+
+    def _check_earlier(self, letter: DeadLetter) -> None:
+        first = self._left_out.get(key_of(letter))
+        if first is not None and place_in_queue(first) < place_in_queue(letter):
+            raise UnsendableError(
+                f"dead letter {first.id} is of an earlier message with its key: send both, or discard that one; "
+                "--overwrite sends it nevertheless"
+            )
+
+    def _replacing(self, entry: Entry) -> list[str]:
+        """Return the sinks of an entry that replace by key."""
+        sinks = [sink for sink in self._sinks(entry) if sink in self._plan.sinks]
+        return [sink for sink in sinks if self._plan.sinks[sink].traits.replaces]
 
     def _sinks(self, entry: Entry) -> list[str]:
         return route_of(self._plan, entry).all_sinks()
@@ -233,9 +299,27 @@ class _Resend:
             self._run.store.save(self._plan.pipeline, in_database[0].block, self._run.run_id, [], in_database)
         if WAVE in parts:
             letters = self._sent[source].letters
+            arrived = [letter for letter in letters if letter.id not in self._refused]
+            for letter in arrived:
+                self._note_written(letter)
             self._kept.discard([letter for letter in letters if letter.id not in self._stay])
-            self._outcome.arrived += sum(letter.id not in self._refused for letter in letters)
+            self._outcome.arrived += len(arrived)
         return parts
+
+    def _note_written(self, letter: DeadLetter) -> None:
+        """Remember that a letter has overtaken one of an earlier message with its key."""
+        first = self._left_out.get(key_of(letter))
+        if first is None or place_in_queue(first) > place_in_queue(letter) or letter.topic is None:
+            return
+        self._kept.note_key_written(
+            LetterKey(
+                block=letter.block,
+                topic=letter.topic,
+                partition=letter.partition or 0,
+                key=letter.key or b"",
+                written=letter.offset,
+            )
+        )
 
     def _letter_of(self, source: str, record: BadRecord) -> DeadLetter:
         """Return the letter of a record that was refused again: the old one, if it was at the same place."""
@@ -264,6 +348,10 @@ class _EntryStage(ImmediateStage):
     async def process(self, item: Item) -> Sequence[Item]:
         """See `Stage.process`."""
         return [] if isinstance(item, MessageBatch) and not self._enters(item) else [item]
+
+
+def _has_order(letter: DeadLetter) -> bool:
+    return letter.key is not None and letter.topic is not None
 
 
 def _place(letter: DeadLetter) -> tuple[object, ...]:

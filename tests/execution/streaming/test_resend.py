@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,6 +17,7 @@ from streamline.execution.streaming.letter_waves import Waves
 from streamline.execution.streaming.resend import Outcome, resend
 from streamline.state import project_store
 from streamline.state.store import DeadLetter
+from tests.execution.streaming import memory
 from tests.execution.streaming.conftest import Stream
 
 STRICT = """
@@ -195,6 +198,44 @@ def test_parked_messages_follow_the_letter_of_their_key(graph: Callable[..., Str
     graph([1, 2, 3, 4, 5], keys="xyxxy")
     assert retry(stream).arrived == 2
     assert written(stream, "a") == [2, 5, 1, 3, 4]
+
+
+def test_a_letter_does_not_overtake_an_earlier_one_of_its_key_unasked(graph: Callable[..., Stream]) -> None:
+    stream = graph([1, 2, 3], keys="xxy", clean=[1, 2, 3], a={"replaces": True})
+    stream.run()
+    first, second, other = (letter.id for letter in letters(stream))
+    graph([1, 2, 3], keys="xxy", a={"replaces": True})
+    outcome = retry(stream, ids=[second, other])
+    assert (outcome.arrived, list(outcome.unsendable)) == (1, [second])
+    assert retry(stream, ids=[second], overwrite=True).arrived == 1
+    assert written(stream, "a") == [3, 2]
+    # Now the first one is the older one.
+    outcome = retry(stream)
+    assert (outcome.arrived, list(outcome.unsendable)) == (0, [first])
+    assert retry(stream, overwrite=True).arrived == 1
+    assert letters(stream) == []
+
+
+def test_a_retry_that_is_interrupted_keeps_what_has_not_arrived(
+    graph: Callable[..., Stream], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ns = list(range(40))
+    stream = graph(ns, keys="x" * 40, clean=ns)
+    stream.run()
+    graph(ns, keys="x" * 40)
+    write = memory.MemorySink._write
+
+    def write_and_interrupt(sink: memory.MemorySink, *args: Any) -> None:
+        write(sink, *args)
+        if sink.id == "a" and len(written(stream, "a")) == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(memory.MemorySink, "_write", write_and_interrupt)
+    outcome = retry(stream)
+    assert (outcome.interrupted, outcome.failure) == (signal.SIGTERM, None)
+    assert 0 < outcome.arrived < 40
+    assert written(stream, "a") == written(stream, "b") == ns[: outcome.arrived]
+    assert [offset for offset, _, _ in places(stream)] == ns[outcome.arrived :]
 
 
 def test_letters_whose_place_is_gone_stay(graph: Callable[..., Stream], stream: Stream) -> None:
