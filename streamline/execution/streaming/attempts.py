@@ -51,6 +51,10 @@ class Retries:
         self._failed = 0
         self._begun = False
 
+    def follow(self, config: RetryConfig | None, startup: float) -> None:
+        """Go on by other settings."""
+        self._config, self._startup = config, startup
+
     def delay_after(self, outcome: AttemptOutcome) -> float | None:
         """Return the seconds until another attempt; None: it would not help, or is one too many."""
         error = outcome.error
@@ -104,6 +108,7 @@ async def run_attempts(
         if outcome.next_plan is not None:
             outcome.next_plan.follow(plan)
             plan = outcome.next_plan
+            retries.follow(plan.settings.retry, plan.settings.startup_timeout)
         if run.interrupted is None and outcome.error is None and outcome.next_plan is not None:
             continue
         if outcome.error is None or run.interrupted is not None:

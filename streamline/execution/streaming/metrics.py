@@ -50,6 +50,7 @@ class Metrics:
         self._proven: float | None = None
         self._in_flight_since: float | None = None
         self._backoff: AttemptFailed | None = None
+        self._backoff_ends = 0.0
         self._stopping = False
 
     def __call__(self, event: Event) -> None:
@@ -63,6 +64,7 @@ class Metrics:
             elif isinstance(event, AttemptFailed):
                 self._failed[event.block] = self._failed.get(event.block, 0) + 1
                 self._backoff = event
+                self._backoff_ends = self._clock() + (event.delay or 0.0)
             elif isinstance(event, RunInterrupted):
                 self._stopping = True
             elif isinstance(event, RunPlanned):
@@ -73,7 +75,9 @@ class Metrics:
 
     def _take_progress(self, progress: StreamProgress) -> None:
         now = self._clock()
-        self._progress, self._heard, self._backoff = progress, now, None
+        self._progress, self._heard = progress, now
+        if now >= self._backoff_ends:  # before that, it is told of other processes of the run
+            self._backoff = None
         if progress.saved_ago is not None:
             self._proven = max(self._proven or 0.0, now - progress.saved_ago)
         if progress.in_flight == 0:

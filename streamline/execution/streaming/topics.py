@@ -16,7 +16,8 @@ def check_topics(plan: Plan) -> None:
     """
     for source in plan.sources.values():
         letters = [plan.dead_letter] if plan.dead_letter is not None else []
-        for sink in [*(plan.sinks[uuid] for uuid in plan.sinks_of(source.id)), *letters]:
+        states = [state.log for state in plan.states.values() if source.id in {each.id for each in state.sources}]
+        for sink in [*(plan.sinks[uuid] for uuid in plan.sinks_of(source.id)), *letters, *states]:
             topic = _written_and_read(source, sink)
             if topic is not None:
                 raise ConfigError(
@@ -43,7 +44,9 @@ def _written_and_read(source: SourcePlan, sink: SinkPlan) -> str | None:
     topic = sink.traits.topic
     if topic is None or source.traits.cluster is None or source.traits.cluster != sink.traits.cluster:
         return None
-    written = [topic.replace("{stream}", stream) for stream in source.traits.topics] if "{stream}" in topic else [topic]
+    # Which topics a pattern reads is not known here; one that takes any name takes this, too.
+    streams = source.traits.topics or ["STREAM"]
+    written = [topic.replace("{stream}", stream) for stream in streams] if "{stream}" in topic else [topic]
     return next(filter(source.traits.reads, written), None)
 
 

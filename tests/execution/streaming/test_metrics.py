@@ -102,6 +102,9 @@ def test_a_failed_attempt_is_unhealthy_until_another_runs(watched: Watched) -> N
     watched.progress()
     watched.metrics(AttemptFailed(block="export", failure=Failure(message="no"), delay=4.0))
     assert watched.health() == (False, "backoff")
+    watched.progress()  # of another of several processes
+    assert watched.health() == (False, "backoff")
+    watched.now += 4
     watched.progress()
     watched.metrics(RunInterrupted(signal=15))
     assert watched.health() == (True, "stopping")

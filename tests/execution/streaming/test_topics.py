@@ -22,6 +22,7 @@ def kafka(stream: Stream, uuid: str, type: str, upstream: list[str] | None = Non
         ("orders", "orders", None),
         ("orders", "{stream}", None),
         ("^orders.*", "orders-checked", None),
+        ("^orders.*", "orders-{stream}", None),
         ("^orders.*", "done", "orders.dead"),
     ],
 )
@@ -38,9 +39,24 @@ def test_a_pipeline_that_would_read_what_it_writes(
     assert (caught.value.where or "").split(":")[0].endswith("export.yaml" if letters is None else "metadata.yaml")
 
 
+@pytest.mark.parametrize("read", ["^p.*", "^.*\\.state"])
+def test_a_pipeline_that_would_read_its_own_state(stream: Stream, read: str) -> None:
+    kafka(stream, "load", "data_loader", topics=read)
+    stream.transformer("count", "@transformer\ndef count(messages, state, **kwargs):\n    return messages\n", ["load"])
+    kafka(stream, "export", "data_exporter", ["count"], topic="out")
+    with pytest.raises(ConfigError) as caught:
+        stream.plan()
+    assert caught.value.code == "kafka.endless_loop"
+
+
 @pytest.mark.parametrize(
     ("read", "written", "server"),
-    [("orders", "{stream}-checked", "h:1"), ("^orders", "orders-checked", "h:1"), ("orders", "orders", "other:1")],
+    [
+        ("orders", "{stream}-checked", "h:1"),
+        ("^orders", "{stream}-checked", "h:1"),
+        ("^orders", "orders-checked", "h:1"),
+        ("orders", "orders", "other:1"),
+    ],
 )
 def test_a_pipeline_that_does_not(stream: Stream, read: str, written: str, server: str) -> None:
     kafka(stream, "load", "data_loader", topics=read)
