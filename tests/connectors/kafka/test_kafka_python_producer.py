@@ -19,6 +19,7 @@ class Library:
     """Delivers to the topics that there are, and waits in vain for the others."""
 
     _transaction_manager = None
+    _metadata = None
 
     def __init__(self) -> None:
         self.topics = {"out"}
@@ -47,6 +48,7 @@ def test_a_topic_that_is_deleted_and_created_again(monkeypatch: pytest.MonkeyPat
     library: Any = Library()
     producer = KafkaPythonProducer(CONNECTION, ProducerOptions(client_id="c"))
     producer._library = library
+    monkeypatch.setattr(module, "keep_refreshing", lambda metadata: None)
 
     def topics(timeout: float, names: Collection[str]) -> set[str]:
         return library.topics.intersection(names)
