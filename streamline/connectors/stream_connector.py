@@ -66,6 +66,7 @@ class SourceTraits(msgspec.Struct, frozen=True, kw_only=True):
 
     Args:
         replays: what was not proven is read again after a failure.
+        would_replay: what would do so, for `streamline explain`.
         positions: where its positions are kept, for `streamline explain`: `consumer group g`, `the state store`.
         keeps_positions: it keeps them itself (see `SelfKeptSource`).
         cluster: the Kafka cluster that it reads, if its offsets can be part of a transaction.
@@ -83,6 +84,7 @@ class SourceTraits(msgspec.Struct, frozen=True, kw_only=True):
 
     replays: bool
     positions: str
+    would_replay: str = "a source that can be read again, such as a Kafka topic"
     keeps_positions: bool = False
     cluster: str | None = None
     topics: Sequence[str] = ()

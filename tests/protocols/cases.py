@@ -211,6 +211,9 @@ class SinkCase:
         """What is left behind when it has ended."""
         return []
 
+    def end(self) -> None:
+        """Close what was made; called after the test."""
+
 
 class Target(SinkCase):
     name = "TargetProcess"
@@ -319,16 +322,25 @@ class ParquetFiles(SinkCase):
             sink.gate.set()
 
 
-class AnyLaneSink(KafkaSink):
-    """Takes records in any lane for messages."""
+class AnyLane:
+    """A sink of messages that takes records in any lane for messages; stands before the sink's class."""
 
     async def send(self, source: str, items: Sequence[Item]) -> None:
         messages = [item if isinstance(item, Position) else MessageBatch(STREAM, rows_of(item)) for item in items]
         await super().send(source, messages)
 
 
-class AnyLaneTransactions(AnyLaneSink, TransactionalKafkaSink):
-    """The same in transactions."""
+def no_refusals(source: str, records: Sequence[BadRecord]) -> None:
+    """What `refused` of a sink is set to: a message that it refuses fails it."""
+    raise StreamlineError("refused")
+
+
+class AnyLaneSink(AnyLane, KafkaSink):
+    pass
+
+
+class AnyLaneTransactions(AnyLane, TransactionalKafkaSink):
+    pass
 
 
 class NoOffsets:
@@ -351,12 +363,9 @@ class KafkaTopic(SinkCase):
         self._waits = True
 
     def make(self, sources: Sequence[str] = ("load",), id: str = "export") -> Sink:
-        def refused(source: str, records: Sequence[BadRecord]) -> None:
-            raise StreamlineError("refused")
-
         blocks = [destination(topic=STREAM, batch_bytes=1 << 20, compression="gzip")]
         sink = self._sink(id, blocks, sources)
-        sink.refused = refused
+        sink.refused = no_refusals
         return sink
 
     def _sink(self, id: str, blocks: Sequence[Destination], sources: Sequence[str]) -> KafkaSink:

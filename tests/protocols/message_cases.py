@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 from collections.abc import Mapping, Sequence
@@ -10,11 +11,18 @@ from typing import Any
 
 import anyio
 import duckdb
+import msgspec
 import pyarrow as pa
 
 from streamline.connectors.files.settings import FileSettings, RecordSettings
 from streamline.connectors.files.source import FileSource as LineSource
 from streamline.connectors.files.tracked_file import FilePart, TrackedFile
+from streamline.connectors.http.listen_settings import ListenSettings
+from streamline.connectors.http.settings import http_settings
+from streamline.connectors.http.sink import HttpSink
+from streamline.connectors.http.source import TAKEN, HttpSource
+from streamline.connectors.http.webhook import Webhook
+from streamline.connectors.inbox import Inbox
 from streamline.connectors.kafka.client import (
     Connection,
     Consumer,
@@ -28,22 +36,25 @@ from streamline.connectors.kafka.source import KafkaSource
 from streamline.connectors.python.sink import PythonSink
 from streamline.connectors.python.source import PythonSource
 from streamline.connectors.python.user_class import UserClass
+from streamline.connectors.stdio.sink import LineWriter, StdoutSink
 from streamline.connectors.stdio.source import Input, StdinSource
 from streamline.connectors.stream_connector import StreamContext
 from streamline.connectors.tables.destination import TableDestination
 from streamline.connectors.tables.rows import Row
 from streamline.connectors.tables.settings import table_settings
 from streamline.connectors.tables.sink import TableSink
-from streamline.errors import StreamlineError
+from streamline.connectors.thread_sink import StreamWriter
 from streamline.extensions import load_object
-from streamline.flow.items import BadRecord, Item, MessageBatch, Origin, Position
-from streamline.flow.protocols import Sink, Source
+from streamline.flow.items import Item, MessageBatch, Origin
+from streamline.flow.protocols import Emit, Sink, Source
 from streamline.processes.job import Failure
+from tests.connectors.http.posting import NoServer, post
+from tests.connectors.http.serving import Request, serving
 from tests.connectors.kafka.fake import EndlessLog, FakeCluster, FakeConsumer
 from tests.connectors.kafka.running import context, settings
 from tests.connectors.singer.running import PATIENCE
-from tests.protocols.cases import SinkCase, SourceCase
-from tests.protocols.memory import EVERY, STREAM, rows_of
+from tests.protocols.cases import AnyLane, SinkCase, SourceCase, no_refusals
+from tests.protocols.memory import EVERY, STREAM
 
 
 class Broken(FakeCluster):
@@ -167,39 +178,50 @@ class PythonClass(SourceCase):
         anyio.run(close)
 
 
-class AnyLanePythonSink(PythonSink):
-    """Takes records in any lane for messages."""
+class MessageSinkCase(SinkCase):
+    """Makes a sink of messages that fails, or waits, at a row that says so."""
 
-    async def send(self, source: str, items: Sequence[Item]) -> None:
-        messages = [item if isinstance(item, Position) else MessageBatch(STREAM, rows_of(item)) for item in items]
-        await super().send(source, messages)
-
-
-class PythonClassSink(SinkCase):
-    name = "PythonSink"
+    ROOM: int | None = None
+    """Messages that wait in memory; None: as few as is set for it."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        self._durable: list[int] = []
         self._gate = threading.Event()
 
     def make(self, sources: Sequence[str] = ("load",), id: str = "export") -> Sink:
-        def refused(source: str, records: Sequence[BadRecord]) -> None:
-            raise StreamlineError("refused")
-
-        made = user_class(Writing, id, durable=self._durable, gate=self._gate)
-        sink = AnyLanePythonSink(id, made, batch_size=1, waiting_batches=2)
-        sink.refused = refused
+        sink = self._sink(id)
+        if self.ROOM is not None:
+            sink._inbox = Inbox(self.ROOM)
+        sink.refused = no_refusals
         return sink
 
-    def durable(self) -> list[int]:
-        return list(self._durable)
+    def _sink(self, id: str) -> Any:
+        raise NotImplementedError
 
     def row(self, number: int, do: str | None = None) -> Item:
         return MessageBatch(STREAM, [{"id": number, "do": do}])
 
     def go(self) -> None:
         self._gate.set()
+
+
+class AnyLanePythonSink(AnyLane, PythonSink):
+    pass
+
+
+class PythonClassSink(MessageSinkCase):
+    name = "PythonSink"
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._durable: list[int] = []
+
+    def _sink(self, id: str) -> Any:
+        made = user_class(Writing, id, durable=self._durable, gate=self._gate)
+        return AnyLanePythonSink(id, made, batch_size=1, waiting_batches=2)
+
+    def durable(self) -> list[int]:
+        return list(self._durable)
 
 
 class LinesOfFile(SourceCase):
@@ -239,7 +261,7 @@ class LinesOfFile(SourceCase):
         return b'{"id":%d}\n' % number
 
 
-class HookedTableSink(TableSink):
+class HookedTableSink(AnyLane, TableSink):
     """A database in memory that hangs at a row that says so."""
 
     gate: threading.Event
@@ -255,42 +277,107 @@ class HookedTableSink(TableSink):
             self.gate.wait(PATIENCE)
         super()._write_rows(rows)
 
-    async def send(self, source: str, items: Sequence[Item]) -> None:
-        messages = [item if isinstance(item, Position) else MessageBatch(STREAM, rows_of(item)) for item in items]
-        await super().send(source, messages)
 
-
-class DuckDBTable(SinkCase):
+class DuckDBTable(MessageSinkCase):
     name = "TableSink"
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        self._gate = threading.Event()
         # What is imported on first use, also by the driver, is imported before the clock of a test runs.
         load_object("streamline.databases.duckdb:DuckDB")
         self._shared = duckdb.connect()
         self._shared.register("warm", pa.table({"id": ["1"]})).execute("select cast(id as bigint) from warm")
         self._shared.execute("""create table numbers (id bigint primary key, "do" text check ("do" <> 'fail'))""")
 
-    def make(self, sources: Sequence[str] = ("load",), id: str = "export") -> Sink:
-        def refused(source: str, records: Sequence[BadRecord]) -> None:
-            raise StreamlineError("refused")
-
+    def _sink(self, id: str) -> Any:
         config = {"path": ":memory:", "table": "numbers", "key": "id", "batch_size": 1}
         about = context(block=id)
         sink = HookedTableSink(table_settings("duckdb", config, about, lambda *path: ""), about)
-        sink.gate, sink.shared, sink.refused = self._gate, self._shared, refused
+        sink.gate, sink.shared = self._gate, self._shared
         return sink
 
     def durable(self) -> list[int]:
         rows = self._shared.cursor().execute("select id from numbers order by id").fetchall()
         return [row[0] for row in rows]
 
-    def row(self, number: int, do: str | None = None) -> Item:
-        return MessageBatch(STREAM, [{"id": number, "do": do}])
 
-    def go(self) -> None:
-        self._gate.set()
+class AnyLaneHttpSink(AnyLane, HttpSink):
+    pass
+
+
+class HttpRequests(MessageSinkCase):
+    name = "HttpSink"
+    ROOM = 2
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._taken: list[int] = []
+        self._serving = serving()
+        self._server = self._serving.__enter__()
+        self._server.answer = self._answer
+
+    def _sink(self, id: str) -> Any:
+        about = context(block=id)
+        return AnyLaneHttpSink(http_settings({"url": self._server.url}, about, lambda *path: ""), about)
+
+    def _answer(self, request: Request) -> tuple[int, dict[str, str]]:
+        row = msgspec.json.decode(request.body)
+        if row.get("do") == "fail":
+            return 422, {}
+        if row.get("do") == "wait":
+            self._gate.wait(PATIENCE)
+        self._taken.append(row["id"])
+        return 200, {}
+
+    def durable(self) -> list[int]:
+        return list(self._taken)
+
+    def end(self) -> None:
+        self.go()
+        self._serving.__exit__(None, None, None)
+
+
+class HookedLines(LineWriter):
+    """Lines to a file that can be written no more, or for some time, at a message that says so."""
+
+    gate: threading.Event
+
+    def _line(self, data: Any) -> bytes:
+        if data.get("do") == "fail":
+            raise ValueError("it has no text")
+        if data.get("do") == "wait":
+            self.gate.wait(PATIENCE)
+        return super()._line(data)
+
+
+class AnyLaneStdoutSink(AnyLane, StdoutSink):
+    gate: threading.Event
+    fd: int
+
+    def _open(self) -> StreamWriter:
+        writer = HookedLines(self.id, self.fd, self._refuse, self._prove, as_text=False)
+        writer.gate = self.gate
+        return writer
+
+
+class LinesOfOutput(MessageSinkCase):
+    name = "StdoutSink"
+    ROOM = 2
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._file = (folder / "out").open("w+b")
+
+    def _sink(self, id: str) -> Any:
+        sink = AnyLaneStdoutSink(context(block=id), as_text=False)
+        sink.gate, sink.fd = self._gate, self._file.fileno()
+        return sink
+
+    def durable(self) -> list[int]:
+        return [msgspec.json.decode(line)["id"] for line in Path(self._file.name).read_bytes().splitlines()]
+
+    def end(self) -> None:
+        self._file.close()
 
 
 class LinesOfInput(SourceCase):
@@ -323,5 +410,62 @@ class LinesOfInput(SourceCase):
             os.close(fd)
 
 
-MESSAGE_SOURCES: list[type[SourceCase]] = [Kafka, PythonClass, LinesOfFile, LinesOfInput]
-MESSAGE_SINKS: list[type[SinkCase]] = [PythonClassSink, DuckDBTable]
+class PostedSource(HttpSource):
+    """A source that is sent numbers, one request for each position. It ends when it has given them: by being stopped,
+    as there is no other end."""
+
+    server: NoServer
+    numbers: range
+    fail_at: int | None
+
+    async def run(self, emit: Emit) -> None:
+        posting = asyncio.ensure_future(self._post())
+        try:
+            await super().run(emit)
+            if posting.done() and self.stopped == "sent":
+                self.stopped = None
+        finally:
+            posting.cancel()
+            await self.close()
+
+    async def _post(self) -> None:
+        for first in self.numbers:
+            if (first - 1) % EVERY:
+                continue
+            last = min(first + EVERY - 1, self.numbers[-1])
+            if self.fail_at is not None and first <= self.fail_at <= last:
+                self.server.end()
+                return
+            body = b"\n".join(b'{"id":%d}' % number for number in range(first, last + 1))
+            while (await post(self.server.app, body)).status != 202:
+                if self.ending:
+                    return
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0)
+        self.stop("sent")
+
+
+class Requests(SourceCase):
+    name = "HttpSource"
+
+    def make(
+        self, count: int, *, start: Mapping[str, bytes] | None = None, fail_at: int | None = None, id: str = "load"
+    ) -> Source:
+        made: list[NoServer] = []
+
+        def listen(settings: ListenSettings, app: Webhook) -> NoServer:
+            made.append(NoServer(settings, app))
+            return made[0]
+
+        options = StreamContext(pipeline="p", block=id, root=self.folder, start=start or {}, memory={})
+        source = PostedSource(ListenSettings(respond="accepted"), options, listen)
+        source.server, source.fail_at = made[0], fail_at
+        source.numbers = range(int((start or {}).get(TAKEN, b"0")) + 1, count + 1)
+        return source
+
+    def parts(self, number: int) -> dict[str, bytes]:
+        return {TAKEN: b"%d" % number}
+
+
+MESSAGE_SOURCES: list[type[SourceCase]] = [Kafka, PythonClass, LinesOfFile, LinesOfInput, Requests]
+MESSAGE_SINKS: list[type[SinkCase]] = [PythonClassSink, DuckDBTable, HttpRequests, LinesOfOutput]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from itertools import count
 from pathlib import Path
@@ -23,11 +23,12 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture(params=[*SINKS, *MESSAGE_SINKS], ids=lambda case: case.name)
-def sink_case(request: pytest.FixtureRequest, tmp_path: Path) -> SinkCase:
+def sink_case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SinkCase]:
     folder = tmp_path / "sink"
     folder.mkdir()
     case: SinkCase = request.param(folder)
-    return case
+    yield case
+    case.end()
 
 
 def at(number: int, source: str = "load") -> Position:

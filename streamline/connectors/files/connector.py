@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Mapping
-from typing import NoReturn
 
 from streamline.connectors.files.reader import FilesMissing
 from streamline.connectors.files.records import PASSED_ON, decoder_of
 from streamline.connectors.files.settings import file_settings
 from streamline.connectors.files.source import FileSource
-from streamline.connectors.stream_connector import Config, Side, SinkTraits, SourceTraits, StreamContext, Where
-from streamline.connectors.wrong_side import wrong_side
+from streamline.connectors.one_sided import SourceOnly
+from streamline.connectors.stream_connector import Config, SourceTraits, StreamContext, Where
 
 _SOURCE = """\
 connector_type: files
@@ -22,10 +20,10 @@ start: beginning  # end: of files that are there at the first run, only what is 
 """
 
 
-class FilesConnector:
-    """Implements `StreamConnector`."""
+class FilesConnector(SourceOnly):
+    """Implements `StreamConnector`. As a destination, `files` is a target."""
 
-    name = "files"
+    name = title = "files"
 
     def describe_source(self, config: Config, context: StreamContext, where: Where) -> SourceTraits:
         """See `StreamConnector.describe_source`."""
@@ -43,18 +41,7 @@ class FilesConnector:
         """See `StreamConnector.open_source`."""
         return FileSource(file_settings(config, context, where), context)
 
-    def describe_sink(self, config: Config, context: StreamContext, where: Where) -> SinkTraits:
-        """See `StreamConnector.describe_sink`."""
-        raise wrong_side("files", "destination", where)
-
-    def open_sink(self, configs: Mapping[str, Config], context: StreamContext, where: Mapping[str, Where]) -> NoReturn:
-        """See `StreamConnector.open_sink`."""
-        raise wrong_side("files", "destination", next(iter(where.values())))
-
-    def check(self, side: Side, config: Config, context: StreamContext, where: Where) -> str:
-        """See `StreamConnector.check`."""
-        if side == "destination":
-            raise wrong_side("files", side, where)
+    def _check(self, config: Config, context: StreamContext, where: Where) -> str:
         path = file_settings(config, context, where).path
         if path.is_dir():
             count = sum(entry.is_file() for entry in path.iterdir())
@@ -66,10 +53,8 @@ class FilesConnector:
                 raise FilesMissing("the file does not exist", where=where("path"), hint="check `path`")
         return f"files that `path` means: {count}"
 
-    def template(self, side: Side, pipeline: str, block: str) -> str:
-        """See `StreamConnector.template`."""
-        # As a destination, `files` is a target.
-        return _SOURCE.format(block=block) if side == "source" else ""
+    def _template(self, pipeline: str, block: str) -> str:
+        return _SOURCE.format(block=block)
 
 
 CONNECTOR = FilesConnector()

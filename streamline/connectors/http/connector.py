@@ -1,16 +1,27 @@
-"""HTTP as a sink of streaming pipelines."""
+"""HTTP as a source and a sink of streaming pipelines."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NoReturn
 
+from streamline.connectors.files.records import PASSED_ON, decoder_of
+from streamline.connectors.http.listen_settings import listen_settings
 from streamline.connectors.http.settings import http_settings
 from streamline.connectors.stream_connector import Config, Side, SinkTraits, SourceTraits, StreamContext, Where
-from streamline.connectors.wrong_side import wrong_side
-from streamline.errors import StreamlineError
-from streamline.flow.protocols import Sink
+from streamline.flow.protocols import Sink, Source
 
+_SOURCE = """\
+connector_type: http
+host: 127.0.0.1  # 0.0.0.0: other machines reach it, too
+port: 8080
+path: /{block}
+# When a request is answered with 2xx: its messages are durable in all sinks, or `accepted`.
+respond: proven
+# signature:  # as GitHub signs its webhooks
+#   secret: "{{{{ secret('webhook') }}}}"
+# auth:
+#   bearer: "{{{{ secret('token') }}}}"
+"""
 _SINK = """\
 connector_type: http
 url: https://example.com/{block}
@@ -29,16 +40,32 @@ class HttpConnector:
 
     def describe_source(self, config: Config, context: StreamContext, where: Where) -> SourceTraits:
         """See `StreamConnector.describe_source`."""
-        raise wrong_side("http", "source", where)
+        settings = listen_settings(config, context, where)
+        proven = settings.respond == "proven"
+        return SourceTraits(
+            replays=proven,
+            positions="with the senders: a request that is not answered with 2xx, which is when its messages are "
+            "proven, has to be sent again"
+            if proven
+            else "nowhere: requests are answered before their messages are proven",
+            would_replay="`respond: proven`",
+            decoder=decoder_of(settings.format, ",", None),
+            format=PASSED_ON[settings.format],
+            include_metadata=settings.include_metadata,
+            batch_size=settings.batch_size,
+        )
+
+    def open_source(self, config: Config, context: StreamContext, where: Where) -> Source:
+        """See `StreamConnector.open_source`."""
+        from streamline.connectors.http.listener import Listener
+        from streamline.connectors.http.source import HttpSource
+
+        return HttpSource(listen_settings(config, context, where), context, Listener)
 
     def describe_sink(self, config: Config, context: StreamContext, where: Where) -> SinkTraits:
         """See `StreamConnector.describe_sink`."""
         http_settings(config, context, where)
         return SinkTraits(proof="the server has answered with 2xx")
-
-    def open_source(self, config: Config, context: StreamContext, where: Where) -> NoReturn:
-        """See `StreamConnector.open_source`."""
-        raise wrong_side("http", "source", where)
 
     def open_sink(self, configs: Mapping[str, Config], context: StreamContext, where: Mapping[str, Where]) -> Sink:
         """See `StreamConnector.open_sink`."""
@@ -50,7 +77,11 @@ class HttpConnector:
     def check(self, side: Side, config: Config, context: StreamContext, where: Where) -> str:
         """See `StreamConnector.check`."""
         if side == "source":
-            raise wrong_side("http", side, where)
+            from streamline.connectors.http.listener import bound
+
+            listening = listen_settings(config, context, where)
+            bound(listening).close()
+            return f"{listening.host}, port {listening.port} can be listened on"
         from streamline.connectors.http.client import HttpClient, NotReachable
 
         settings = http_settings(config, context, where)
@@ -65,9 +96,7 @@ class HttpConnector:
 
     def template(self, side: Side, pipeline: str, block: str) -> str:
         """See `StreamConnector.template`."""
-        if side == "source":
-            raise StreamlineError("http is no source", code="connector.wrong_side")
-        return _SINK.format(block=block)
+        return (_SOURCE if side == "source" else _SINK).format(block=block)
 
 
 CONNECTOR = HttpConnector()

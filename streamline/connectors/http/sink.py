@@ -13,10 +13,10 @@ import msgspec
 from streamline.connectors.http.client import Ended, HttpClient, Refused
 from streamline.connectors.http.settings import HttpSettings
 from streamline.connectors.kafka.serialization.json_text import encode_json
+from streamline.connectors.refusals import Message, has_metadata
 from streamline.connectors.stream_connector import StreamContext
 from streamline.connectors.thread_sink import StreamWriter, ThreadSink
 from streamline.flow.bisection import bisect
-from streamline.flow.codecs.message_data import dump_data
 from streamline.flow.items import BadRecord, MessageBatch, Origin, Position
 
 ROOM = 5_000
@@ -158,12 +158,7 @@ class HttpWriter:
             self._refuse_message(message.source, message.batch, message.number, error)
 
     def _refuse_message(self, source: str, batch: MessageBatch, number: int, error: Exception) -> None:
-        data, form = dump_data(batch.data[number])
-        origin, inferred = batch.made_of(number)
-        record = BadRecord(
-            batch.stream, data, str(error), self._id, sink=self._id, origin=origin, form=form, inferred=inferred
-        )
-        self._refuse(source, record)
+        self._refuse(source, Message(source, batch, number).refused(str(error), self._id))
 
     def _body(self, data: Any) -> bytes:
         value, _ = _split(data)
@@ -211,6 +206,6 @@ def _origin_of(message: _Message) -> Origin | None:
 
 
 def _split(data: Any) -> tuple[Any, Mapping[str, Any]]:
-    if isinstance(data, dict) and data.keys() == {"data", "metadata"} and isinstance(data["metadata"], Mapping):
+    if has_metadata(data):
         return data["data"], data["metadata"]
     return data, {}

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NoReturn
 
 from streamline.connectors.files.records import PASSED_ON, decoder_of
 from streamline.connectors.files.settings import RECORD_KINDS, record_settings
+from streamline.connectors.one_sided import SinkOnly, SourceOnly
 from streamline.connectors.setting_kinds import choice, read_settings
 from streamline.connectors.stdio.sink import StdoutSink
 from streamline.connectors.stdio.source import StdinSource
-from streamline.connectors.stream_connector import Config, Side, SinkTraits, SourceTraits, StreamContext, Where
-from streamline.connectors.wrong_side import wrong_side
+from streamline.connectors.stream_connector import Config, SinkTraits, SourceTraits, StreamContext, Where
 
 
-class StdinConnector:
+class StdinConnector(SourceOnly):
     """Implements `StreamConnector`."""
 
-    name = "stdin"
+    name = title = "stdin"
 
     def describe_source(self, config: Config, context: StreamContext, where: Where) -> SourceTraits:
         """See `StreamConnector.describe_source`."""
@@ -36,37 +35,17 @@ class StdinConnector:
         """See `StreamConnector.open_source`."""
         return StdinSource(context.block, record_settings(read_settings(config, RECORD_KINDS, where, what="stdin")))
 
-    def describe_sink(self, config: Config, context: StreamContext, where: Where) -> SinkTraits:
-        """See `StreamConnector.describe_sink`."""
-        raise wrong_side("stdin", "destination", where)
-
-    def open_sink(self, configs: Mapping[str, Config], context: StreamContext, where: Mapping[str, Where]) -> NoReturn:
-        """See `StreamConnector.open_sink`."""
-        raise wrong_side("stdin", "destination", next(iter(where.values())))
-
-    def check(self, side: Side, config: Config, context: StreamContext, where: Where) -> str:
-        """See `StreamConnector.check`."""
-        if side == "destination":
-            raise wrong_side("stdin", side, where)
+    def _check(self, config: Config, context: StreamContext, where: Where) -> str:
         return "reads what the command is given"
 
-    def template(self, side: Side, pipeline: str, block: str) -> str:
-        """See `StreamConnector.template`."""
+    def _template(self, pipeline: str, block: str) -> str:
         return "connector_type: stdin\nformat: json  # one JSON value per line; text, csv\n"
 
 
-class StdoutConnector:
+class StdoutConnector(SinkOnly):
     """Implements `StreamConnector`."""
 
-    name = "stdout"
-
-    def describe_source(self, config: Config, context: StreamContext, where: Where) -> SourceTraits:
-        """See `StreamConnector.describe_source`."""
-        raise wrong_side("stdout", "source", where)
-
-    def open_source(self, config: Config, context: StreamContext, where: Where) -> NoReturn:
-        """See `StreamConnector.open_source`."""
-        raise wrong_side("stdout", "source", where)
+    name = title = "stdout"
 
     def describe_sink(self, config: Config, context: StreamContext, where: Where) -> SinkTraits:
         """See `StreamConnector.describe_sink`."""
@@ -80,14 +59,10 @@ class StdoutConnector:
         ((block, config),) = configs.items()
         return StdoutSink(context, as_text=_as_text(config, where[block]))
 
-    def check(self, side: Side, config: Config, context: StreamContext, where: Where) -> str:
-        """See `StreamConnector.check`."""
-        if side == "source":
-            raise wrong_side("stdout", side, where)
+    def _check(self, config: Config, context: StreamContext, where: Where) -> str:
         return "writes lines"
 
-    def template(self, side: Side, pipeline: str, block: str) -> str:
-        """See `StreamConnector.template`."""
+    def _template(self, pipeline: str, block: str) -> str:
         return "connector_type: stdout\nformat: json  # text: strings as they are\n"
 
 

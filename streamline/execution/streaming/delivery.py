@@ -27,7 +27,7 @@ def delivery_of(source: SourcePlan, sink: SinkPlan, *, exactly_once: bool) -> De
         return Delivery(
             Grade.AT_MOST_ONCE,
             f"{source.id} cannot give messages again: those in flight when the run fails are lost",
-            "a source that can be read again, such as a Kafka topic",
+            source.traits.would_replay,
         )
     if exactly_once:
         return Delivery(Grade.EXACTLY_ONCE, "messages and offsets are committed in one transaction")
