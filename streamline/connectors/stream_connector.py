@@ -196,6 +196,10 @@ class OffsetSource(SelfKeptSource, Protocol):
         """
         ...
 
+    def committed(self, parts: Mapping[str, bytes]) -> Mapping[str, bytes]:
+        """Return parts that a transaction has committed as they are saved, for display."""
+        ...
+
 
 class TransactionalSink(Sink, Protocol):
     """A sink that commits messages, dead letters and the offsets of its sources in one transaction.

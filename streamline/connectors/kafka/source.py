@@ -11,6 +11,7 @@ import anyio.to_thread
 from streamline.connectors.kafka.client import Committed, KafkaClient, KafkaError, Partition
 from streamline.connectors.kafka.consumer_thread import ConsumerThread
 from streamline.connectors.kafka.exchange import Exchange, ThreadEnded
+from streamline.connectors.kafka.offset_parts import decode_part, encode_part
 from streamline.connectors.kafka.settings import KafkaSourceSettings
 from streamline.connectors.stream_connector import Lag, StreamContext
 from streamline.flow.protocols import Emit, GiveUp
@@ -83,6 +84,11 @@ class KafkaSource:
             raise KafkaError("the consumer's thread does not answer", where=self.id, transient=True) from None
         except ThreadEnded:
             raise KafkaError("the source has ended", where=self.id, code="kafka.source_ended") from None
+
+    def committed(self, parts: Mapping[str, bytes]) -> Mapping[str, bytes]:
+        """See `OffsetSource.committed`: without the epochs of this process."""
+        decoded = {key: decode_part(value) for key, value in parts.items()}
+        return {key: encode_part(part.offset, part.topic_id) for key, part in decoded.items()}
 
     def lag(self) -> Sequence[Lag]:
         """See `LaggingSource.lag`; looked up every few seconds."""

@@ -105,6 +105,7 @@ class KafkaState:
                 # The source itself tells which of its topics is missing.
                 return
             time.sleep(RETRY_SECONDS)
+        self._asked(lambda: self._check_names(found))
         for topic in found.values():
             self._asked(partial(self._ready_topic, topic))
 
@@ -116,7 +117,9 @@ class KafkaState:
         """
         try:
             parts = []
-            for topic in self._asked(self._source_topics).values():
+            found = self._asked(self._source_topics)
+            self._asked(lambda: self._check_names(found))
+            for topic in found.values():
                 name = self._options.topic_of(topic.name)
                 known = self._asked(partial(self._topics_of, name))
                 if name in known:
@@ -217,6 +220,32 @@ class KafkaState:
                     )
                 found[name] = topic
         return found
+
+    def _check_names(self, sources: Collection[str]) -> None:
+        """Check that the state is not in a topic with the name that it had when other topics were read.
+
+        Raises:
+            StreamlineError: it is.
+        """
+        prefix = f"{self._options.pipeline}.{self._options.block}"
+        own = {self._options.topic_of(source) for source in sources}
+        several = f"{prefix}.state" not in own
+        former = {f"{prefix}.state"} if several else {f"{prefix}.{source}.state" for source in sources}
+        known = self._admin_client.topics(REQUEST_SECONDS, [*own, *former]).keys()
+        if known & own or not (left := sorted(known & former)):
+            return
+        if several:
+            when, hint = "one topic was read", "read the other topics with a transformer block of their own"
+        else:
+            when = "several topics were read"
+            hint = f"write `topic_pattern: {', '.join(sources)}` in the source, which keeps the name"
+        raise StreamlineError(
+            f"the state of block {self._options.block} is in {', '.join(left)}, from when {when}; now it would begin "
+            f"anew in {', '.join(sorted(own))}",
+            where=self._options.block,
+            hint=f"{hint}; or delete {', '.join(left)}, and reset the pipeline's positions to build it anew",
+            code="state.topic_renamed",
+        )
 
     def _ready_topic(self, source: TopicInfo) -> None:
         """Make the changelog of a source's topic if it is missing, and check it."""

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
-from streamline.connectors.stream_connector import SelfKeptSource
+from streamline.connectors.stream_connector import OffsetSource, SelfKeptSource
 from streamline.execution.streaming.letters import AttemptLetters
 from streamline.execution.streaming.plan import Plan
 from streamline.flow.items import FORGOTTEN, BadRecord
@@ -71,8 +71,10 @@ class StreamPositions:
             return moved
         if rows:
             self._write(source, {}, rows)
-        # Under exactly-once the offsets are committed already, in the sink's transaction.
-        kept = parts if self._plan.exactly_once else cast(SelfKeptSource, self._sources[source]).commit(parts)
+        if self._plan.exactly_once:  # committed already, in the sink's transaction
+            kept = cast(OffsetSource, self._sources[source]).committed(parts)
+        else:
+            kept = cast(SelfKeptSource, self._sources[source]).commit(parts)
         moved = self._moved(source, kept)
         self._saved[source].update(moved)
         self._copy(source)

@@ -114,6 +114,9 @@ class GroupSource(MemorySource):
     def transaction_offsets(self, parts: Mapping[str, bytes]) -> tuple[Mapping[Any, Any], Any]:
         return parts, None
 
+    def committed(self, parts: Mapping[str, bytes]) -> Mapping[str, bytes]:
+        return parts
+
     async def close(self) -> None:
         self._world.closed.append(self.id)
 

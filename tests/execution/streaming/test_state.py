@@ -50,13 +50,24 @@ class Shop:
         for topic in topics:
             self.cluster.create(topic, partitions)
         self.cluster.create("counts")
-        self.end("read", "data_loader", topics=list(topics), consumer_group="g", auto_offset_reset="earliest")
+        self.read(topics)
         self.stream.transformer("count", code, upstream=["read"], configuration=dict(configuration or {}))
         self.end("write", "data_exporter", topic="counts")
         self.stream.keys(startup_timeout=5, checkpoint_interval=0.05, **keys)
 
+    def read(self, topics: Sequence[str]) -> None:
+        """Let the source read these topics."""
+        config = {"topics": list(topics), "consumer_group": "g", "auto_offset_reset": "earliest"}
+        if (self.stream.files.root / "data_loaders/read.yaml").exists():
+            self.stream.files.write("data_loaders/read.yaml", self.yaml(**config))
+        else:
+            self.end("read", "data_loader", **config)
+
+    def yaml(self, **config: Any) -> str:
+        return yaml.safe_dump({"connector_type": "kafka", "bootstrap_server": "kafka.test:9092", **config})
+
     def end(self, uuid: str, type: str, **config: Any) -> None:
-        text = yaml.safe_dump({"connector_type": "kafka", "bootstrap_server": "kafka.test:9092", **config})
+        text = self.yaml(**config)
         upstream = [] if type == "data_loader" else ["count"]
         self.stream.files.block(uuid, text, type=type, language="yaml", upstream=upstream)
 
@@ -161,6 +172,28 @@ def test_several_topics_have_a_changelog_each(shop: Shop) -> None:
     shop.run()
     assert shop.state("p.count.clicks.state") == [{"ann": 2}]
     assert shop.state("p.count.views.state") == [{"ann": 1}]
+
+
+@pytest.mark.parametrize(("before", "after"), [(["clicks"], ["clicks", "views"]), (["clicks", "views"], ["clicks"])])
+def test_a_state_topic_of_another_name_ends_the_run(shop: Shop, before: list[str], after: list[str]) -> None:
+    shop.build(topics=("clicks", "views"), retry_config={"retries": 0})
+    shop.read(before)
+    shop.click("ann")
+    shop.run()
+    shop.read(after)
+    shop.click("ann")
+    assert [error.code for error in shop.run().errors.values()] == ["state.topic_renamed"]
+    assert shop.counts() == [("ann", 1)]
+
+
+@pytest.mark.parametrize("keys", DELIVERIES, ids=["at-least-once", "exactly-once"])
+def test_positions_are_shown_as_the_group_has_them(shop: Shop, keys: dict[str, Any]) -> None:
+    shop.build(partitions=1, **keys)
+    shop.click("ann", "bob")
+    shop.run()
+    with open_planning(shop.stream.project, shop.stream.model(), RunOptions(), "test") as run:
+        (mark,) = run.store.bookmarks("p", "read").values()
+    assert json.loads(mark.value) == {"offset": 2, "topic_id": shop.cluster.known["clicks"].id}
 
 
 def test_partitions_that_were_added_to_the_source_end_the_run(shop: Shop) -> None:
