@@ -209,7 +209,12 @@ def _show_stream(app: App, explanation: StreamExplanation) -> None:
         print_text(f"\nTransformer {transformer.block}: fed by {', '.join(transformer.sources)}")
         if transformer.copies:
             _say("it gets copies: other blocks have the same messages")
-        if transformer.state is not None:
+        if transformer.repartition is not None:
+            repartition = transformer.repartition
+            _say(f"its messages have the key {repartition.field}: they come by the topic {repartition.topic}")
+        if transformer.state == "state store":
+            _say("state: in the state store, saved in one transaction with the positions")
+        elif transformer.state is not None:
             topic = transformer.state.replace("{stream}", "TOPIC")
             _say(f"state: in the compacted topic {topic}, with a copy in this project")
     for destination in explanation.destinations:

@@ -92,7 +92,8 @@ class Checkpoint:
                     position, refused = self._waiting.pop(source, None), self._refused.pop(source, [])
                     parts = self._parts(position) if position is not None else {}
                     try:
-                        moved = await anyio.to_thread.run_sync(self._store.save, source, parts, refused)
+                        number = position.number if position is not None else 0
+                        moved = await anyio.to_thread.run_sync(self._store.save, source, parts, refused, number)
                     except BaseException:
                         # What could not be saved is saved with the next; no later position overtakes it.
                         self._refused[source] = refused + self._refused.get(source, [])

@@ -84,6 +84,15 @@ class ArrowBatch(msgspec.Struct):
         return int(self.table.num_rows)
 
 
+class FirstPlace(msgspec.Struct, frozen=True, gc=False):
+    """Where a message was read before it was written to a repartition topic, and the key that it had there."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None = None
+
+
 class Origin(msgspec.Struct, gc=False):
     """Where a message was read, and what stands beside its value there.
 
@@ -93,6 +102,7 @@ class Origin(msgspec.Struct, gc=False):
         key, value: as read; a value of None is a tombstone.
         headers: in their order, as read; None: it has none.
         time: milliseconds since 1970 in UTC; None: not known.
+        first: where it was read before it was written to a repartition topic.
     """
 
     topic: str
@@ -102,6 +112,7 @@ class Origin(msgspec.Struct, gc=False):
     value: bytes | None
     headers: list[tuple[str, bytes | None]] | None = None
     time: int | None = None
+    first: FirstPlace | None = None
 
 
 class MessageBatch(msgspec.Struct):

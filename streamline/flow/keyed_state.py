@@ -26,6 +26,9 @@ class StateStore(Protocol):
     max_bytes: int | None
     """The most bytes that a value may have; None: any number."""
 
+    any_key: bool
+    """Whether keys need not be those of messages: this process has all of the state."""
+
     def start(self) -> None:
         """Get ready, before anything is read.
 

@@ -249,7 +249,9 @@ class HandingOverSink(Sink, Protocol):
 class PositionStore(Protocol):
     """Where positions are kept, as far as a flow needs it."""
 
-    def save(self, source: str, parts: Mapping[str, bytes], refused: Sequence[BadRecord]) -> Mapping[str, bytes]:
+    def save(
+        self, source: str, parts: Mapping[str, bytes], refused: Sequence[BadRecord], number: int = 0
+    ) -> Mapping[str, bytes]:
         """Save parts of a source's position and the records refused before it, in one transaction.
 
         It blocks, and is called in a worker thread, one call at a time. Keys that are not named keep their values;
@@ -258,6 +260,7 @@ class PositionStore(Protocol):
         Args:
             parts: may be empty, and may hold what was saved before.
             refused: in the order in which they were refused; kept once more if the call before this one failed.
+            number: of the position; 0: there is none, only refused records.
 
         Returns:
             The parts whose saved values changed.

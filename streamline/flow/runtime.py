@@ -205,6 +205,14 @@ class Runtime:
             if hasattr(stage, "forget"):
                 cast(KeyedStage, stage).forget(keys, newest)
 
+    async def settled(self, source: str) -> None:
+        """Wait until a flow has ended, and what it gave is saved; or it has failed."""
+        running = self._running[source]
+        while not running.ended or (
+            running.outcome.error is None and self._checkpoint.saved(source) < running.router.newest
+        ):
+            await anyio.sleep(0.02)
+
     async def _give_up(self, source: str, keys: Collection[str], within: float) -> None:
         await self.release(source, keys, within=within)
 

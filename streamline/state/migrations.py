@@ -107,4 +107,10 @@ MIGRATIONS: tuple[str, ...] = (
         PRIMARY KEY (pipeline, block, topic, "partition", key)
     );
     """,
+    """
+    CREATE TABLE keyed_state (            -- of transformer blocks, as it is at the positions of their sources
+        pipeline TEXT NOT NULL, block TEXT NOT NULL, source TEXT NOT NULL, key BLOB NOT NULL, value BLOB NOT NULL,
+        PRIMARY KEY (pipeline, block, source, key)
+    ) WITHOUT ROWID;
+    """,
 )

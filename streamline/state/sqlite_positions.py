@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from streamline.errors import ConfigError
-from streamline.state.store import Bookmark, BookmarkOverride, BookmarkSave, Cause, DeadLetter, HistoryEntry
+from streamline.state.store import (
+    Bookmark,
+    BookmarkOverride,
+    BookmarkSave,
+    Cause,
+    DeadLetter,
+    HistoryEntry,
+    StateChange,
+)
 
 if TYPE_CHECKING:
     import sqlite3
@@ -103,6 +111,7 @@ class PositionTables:
         dead_letters: Sequence[DeadLetter] = (),
         consumed_overrides: Sequence[BookmarkOverride] = (),
         dropped: Sequence[str] = (),
+        state: Sequence[StateChange] = (),
     ) -> None:
         with self._connection.write() as db:
             time = now()
@@ -120,6 +129,7 @@ class PositionTables:
                 _put_destinations(db, (pipeline, block, bookmark.stream), bookmark.destinations)
             _take_away(db, pipeline, block, dropped, run_id, "run")
             _add_dead_letters(db, dead_letters, time)
+            _change_state(db, pipeline, state)
             db.executemany(
                 "INSERT OR IGNORE INTO consumed_overrides VALUES (?, ?, ?, ?, ?, ?, ?)",
                 [
@@ -127,6 +137,26 @@ class PositionTables:
                     for override in consumed_overrides
                 ],
             )
+
+    def keyed_value(self, pipeline: str, block: str, source: str, key: bytes) -> bytes | None:
+        with self._connection.read() as db:
+            row = db.execute(
+                "SELECT value FROM keyed_state WHERE pipeline = ? AND block = ? AND source = ? AND key = ?",
+                (pipeline, block, source, key),
+            ).fetchone()
+        value: bytes | None = row[0] if row is not None else None
+        return value
+
+    def keyed_values(
+        self, pipeline: str, block: str, source: str, first: bytes = b"", last: bytes | None = None, limit: int = -1
+    ) -> list[tuple[bytes, bytes]]:
+        with self._connection.read() as db:
+            rows: list[tuple[bytes, bytes]] = db.execute(
+                "SELECT key, value FROM keyed_state WHERE pipeline = ?1 AND block = ?2 AND source = ?3"
+                " AND key >= ?4 AND (?5 IS NULL OR key < ?5) ORDER BY key LIMIT ?6",
+                (pipeline, block, source, first, last, limit),
+            ).fetchall()
+        return rows
 
     def set_bookmark(
         self, pipeline: str, block: str, stream: str, value: str, *, run_id: str, cause: Cause = "set"
@@ -139,6 +169,8 @@ class PositionTables:
             present = _streams_with_value(db, pipeline, block)
             wanted = [stream for stream in present if streams is None or stream in streams]
             _take_away(db, pipeline, block, wanted, run_id, "reset")
+            if streams is None:
+                db.execute("DELETE FROM keyed_state WHERE pipeline = ? AND source = ?", (pipeline, block))
         return wanted
 
     def history(
@@ -344,6 +376,17 @@ def _take_away(
             proof=("[]", None, None),
             gap=False,
         )
+
+
+def _change_state(db: sqlite3.Connection, pipeline: str, state: Sequence[StateChange]) -> None:
+    rows = [(pipeline, each.block, each.source, each.key, each.value) for each in state]
+    db.executemany(
+        "INSERT OR REPLACE INTO keyed_state VALUES (?, ?, ?, ?, ?)", [row for row in rows if row[-1] is not None]
+    )
+    db.executemany(
+        "DELETE FROM keyed_state WHERE pipeline = ? AND block = ? AND source = ? AND key = ?",
+        [row[:-1] for row in rows if row[-1] is None],
+    )
 
 
 def _streams_with_value(db: sqlite3.Connection, pipeline: str, block: str) -> list[str]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 # Tables whose column `block` is a block's uuid. `schemas` has also the keys of pairs: `DESTINATION < SOURCE`.
 _TABLES = (
     *("bookmarks", "bookmark_history", "bookmark_destinations", "consumed_overrides"),
-    *("plugin_secrets", "unmoved_stream_settings", "schemas", "dead_letters", "dead_letter_keys"),
+    *("plugin_secrets", "unmoved_stream_settings", "schemas", "dead_letters", "dead_letter_keys", "keyed_state"),
 )
 # A child of a dynamic block keeps its positions under `<block>:<key>`.
 _OF_BLOCK = "pipeline = ? AND (block = ? OR instr(block, ? || ':') = 1)"
@@ -39,6 +39,7 @@ def rename_block(db: sqlite3.Connection, pipeline: str, old: str, new: str) -> N
             " WHERE pipeline = ? AND (block = ? OR instr(block, ?) = 1)",
             (new, len(old) + 1, pipeline, old, f"{old}:"),
         )
+    db.execute("UPDATE OR REPLACE keyed_state SET source = ? WHERE pipeline = ? AND source = ?", (new, pipeline, old))
     _rename_sinks(db, pipeline, old, new)
     _rename_stages(db, pipeline, old, new)
     for (key,) in db.execute("SELECT DISTINCT block FROM schemas WHERE pipeline = ?", (pipeline,)).fetchall():

@@ -159,6 +159,20 @@ class DeadLetter(msgspec.Struct, kw_only=True):
         return digest.digest()
 
 
+class StateChange(msgspec.Struct, frozen=True):
+    """A new value in the keyed state of a transformer block; None deletes it.
+
+    Args:
+        block: uuid of the transformer.
+        source: uuid of the source block whose messages changed it.
+    """
+
+    block: str
+    source: str
+    key: bytes
+    value: bytes | None
+
+
 class LetterKey(msgspec.Struct, kw_only=True):
     """A key of messages of which there are dead letters.
 
@@ -325,9 +339,23 @@ class Store(Protocol):
         dead_letters: Sequence[DeadLetter] = (),
         consumed_overrides: Sequence[BookmarkOverride] = (),
         dropped: Sequence[str] = (),
+        state: Sequence[StateChange] = (),
     ) -> None:
-        """Save proven positions and, in the same transaction, the dead letters before them and the overrides that
-        have had their effect; delete the bookmarks that are `dropped`. Streams that are not named keep theirs.
+        """Save proven positions and, in the same transaction, the dead letters before them, the overrides that have
+        had their effect, and what changed of keyed state; delete the bookmarks that are `dropped`. Streams that are
+        not named keep theirs.
+        """
+
+    def keyed_value(self, pipeline: str, block: str, source: str, key: bytes) -> bytes | None:
+        """Return a value of a transformer's keyed state; None: the key has none."""
+
+    def keyed_values(
+        self, pipeline: str, block: str, source: str, first: bytes = b"", last: bytes | None = None, limit: int = -1
+    ) -> list[tuple[bytes, bytes]]:
+        """Return a transformer's keyed state that the messages of a source have made, sorted by key.
+
+        Args:
+            first, last: keys from the one to before the other.
         """
 
     def set_bookmark(
@@ -336,7 +364,8 @@ class Store(Protocol):
         """Set an operator's value for a stream. Keeps its sinks, replication settings and gap mark."""
 
     def reset(self, pipeline: str, block: str, streams: Sequence[str] | None = None, *, run_id: str) -> list[str]:
-        """Forget positions (of all streams without `streams`), so that the next run reads everything again.
+        """Forget positions (of all streams without `streams`, and with them the keyed state that the source's messages
+        have made), so that the next run reads everything again.
 
         Returns:
             the streams that had one.

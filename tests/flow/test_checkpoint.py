@@ -27,7 +27,9 @@ class Kept:
         self.gate: threading.Event | None = None
         self.entered = threading.Event()
 
-    def save(self, source: str, parts: Mapping[str, bytes], refused: Sequence[BadRecord]) -> Mapping[str, bytes]:
+    def save(
+        self, source: str, parts: Mapping[str, bytes], refused: Sequence[BadRecord], number: int = 0
+    ) -> Mapping[str, bytes]:
         self.entered.set()
         if self.gate is not None:
             assert self.gate.wait(20)

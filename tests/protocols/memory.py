@@ -150,7 +150,9 @@ class Memory:
         self.saved: dict[str, dict[str, bytes]] = {}
         self.refused: list[BadRecord] = []
 
-    def save(self, source: str, parts: Mapping[str, bytes], refused: Sequence[BadRecord]) -> Mapping[str, bytes]:
+    def save(
+        self, source: str, parts: Mapping[str, bytes], refused: Sequence[BadRecord], number: int = 0
+    ) -> Mapping[str, bytes]:
         saved = self.saved.setdefault(source, {})
         moved = {key: value for key, value in parts.items() if saved.get(key, FORGOTTEN) != value}
         self.saved[source] = {key: value for key, value in {**saved, **parts}.items() if value != FORGOTTEN}

@@ -28,7 +28,7 @@ class Checked(Memory):
         self.unfounded: list[bytes] = []
         self._case = case
 
-    def save(self, source: str, parts: Any, refused: Sequence[BadRecord]) -> Any:
+    def save(self, source: str, parts: Any, refused: Sequence[BadRecord], number: int = 0) -> Any:
         for value in parts.values():
             if not set(range(1, int(value) + 1)) <= set(self._case.durable()):
                 self.unfounded.append(value)
@@ -314,7 +314,7 @@ async def test_refused_records_are_saved_with_the_position_after_them() -> None:
             pass
 
     class Ordered(Memory):
-        def save(self, source: str, parts: Any, refused: Sequence[BadRecord]) -> Any:
+        def save(self, source: str, parts: Any, refused: Sequence[BadRecord], number: int = 0) -> Any:
             self.refused += refused
             for value in parts.values():
                 assert int(value) < 15 or self.refused

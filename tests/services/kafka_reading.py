@@ -77,7 +77,9 @@ class InGroup:
     def __init__(self, source: KafkaSource) -> None:
         self._source = source
 
-    def save(self, source: str, parts: Mapping[str, bytes], refused: Sequence[BadRecord]) -> Mapping[str, bytes]:
+    def save(
+        self, source: str, parts: Mapping[str, bytes], refused: Sequence[BadRecord], number: int = 0
+    ) -> Mapping[str, bytes]:
         return self._source.commit(parts)
 
 

@@ -48,7 +48,9 @@ class Offsets:
         self._source = source
         self._exactly_once = exactly_once
 
-    def save(self, source: str, parts: Mapping[str, bytes], refused: Sequence[BadRecord]) -> Mapping[str, bytes]:
+    def save(
+        self, source: str, parts: Mapping[str, bytes], refused: Sequence[BadRecord], number: int = 0
+    ) -> Mapping[str, bytes]:
         assert not refused
         return parts if self._exactly_once else self._source.commit(parts)
 

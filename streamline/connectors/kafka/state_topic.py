@@ -10,13 +10,11 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NoReturn, TypeVar
 from uuid import uuid4
 
 import msgspec
 
 from streamline.connectors.kafka.client import (
-    Admin,
     Connection,
     Consumer,
     ConsumerOptions,
@@ -26,20 +24,15 @@ from streamline.connectors.kafka.client import (
     Partition,
     TopicInfo,
 )
+from streamline.connectors.kafka.own_topics import REQUEST_SECONDS, OwnTopics
 from streamline.connectors.kafka.settings import KafkaSourceSettings
 from streamline.connectors.kafka.state_cache import StateCache
-from streamline.connectors.kafka.topics import TopicSelection
-from streamline.connectors.kafka.user_errors import explained
-from streamline.errors import ConfigError, StreamlineError
+from streamline.errors import StreamlineError
 from streamline.flow.keyed_state import Place
-
-T = TypeVar("T")
 
 TOPIC_CONFIG = {"cleanup.policy": "compact"}
 """Settings of a changelog that is made."""
 
-REQUEST_SECONDS = 5.0
-RETRY_SECONDS = 0.2
 SILENCE_SECONDS = 10.0
 """The log tells of a restore that has not moved for so long."""
 
@@ -87,27 +80,33 @@ class _Open:
 class KafkaState:
     """Implements `StateStore`."""
 
+    any_key = False
+
     def __init__(self, client: KafkaClient, options: StateTopicOptions) -> None:
         self.max_bytes: int | None = None
         self._client = client
         self._options = options
         self._open: dict[Place, _Open] = {}
-        self._admin: Admin | None = None
+        self._own = OwnTopics(
+            client,
+            options.connection,
+            block=options.block,
+            timeout=options.timeout,
+            shown=options.topic,
+            ending=options.ending,
+        )
         self._committed: Consumer | None = None
         self._everything: Consumer | None = None
         self._topics: dict[str, TopicInfo] = {}
 
     def start(self) -> None:
         """See `StateStore.start`: makes the changelogs of the topics that are there, and checks them."""
-        deadline = time.monotonic() + self._options.timeout
-        while not (found := self._asked(self._source_topics)):
-            if time.monotonic() > deadline or self._options.ending():
-                # The source itself tells which of its topics is missing.
-                return
-            time.sleep(RETRY_SECONDS)
-        self._asked(lambda: self._check_names(found))
+        found = self._own.awaited(self._options.sources)
+        if not found:
+            return
+        self._own.ask(lambda: self._check_names(found))
         for topic in found.values():
-            self._asked(partial(self._ready_topic, topic))
+            self._own.ask(partial(self._ready_topic, topic))
 
     def check(self) -> str:
         """Return what state topics there are, in one line; creates nothing.
@@ -117,11 +116,13 @@ class KafkaState:
         """
         try:
             parts = []
-            found = self._asked(self._source_topics)
-            self._asked(lambda: self._check_names(found))
+            found = self._own.ask(lambda: self._own.of_sources(self._options.sources))
+            if not found:
+                return f"state in {self._options.topic_of('TOPIC')}, which the first run makes"
+            self._own.ask(lambda: self._check_names(found))
             for topic in found.values():
                 name = self._options.topic_of(topic.name)
-                known = self._asked(partial(self._topics_of, name))
+                known = self._own.ask(partial(self._own.named, name))
                 if name in known:
                     self._check_topic(known[name], topic)
                     parts.append(f"{name}, {known[name].partitions} partitions")
@@ -137,17 +138,17 @@ class KafkaState:
             return
         name = self._options.topic_of(place.topic)
         if name not in self._topics:
-            source = self._asked(partial(self._topics_of, place.topic))
+            source = self._own.ask(partial(self._own.named, place.topic))
             if place.topic not in source:
-                raise self._gone(place.topic)
-            self._asked(lambda: self._ready_topic(source[place.topic]))
+                raise self._own.gone(place.topic)
+            self._own.ask(lambda: self._ready_topic(source[place.topic]))
         info = self._topics[name]
         if place.partition >= info.partitions:
             raise _partitions_differ(name, info.partitions, place.topic, place.partition + 1)
         folder = self._options.folder
         opened = _Open(StateCache(folder / f"{place.topic}-{place.partition}.db"), info.id)
         try:
-            self._asked(lambda: self._read(opened, Partition(name, place.partition)))
+            self._own.ask(lambda: self._read(opened, Partition(name, place.partition)))
         except BaseException:
             opened.cache.close()
             raise
@@ -187,39 +188,10 @@ class KafkaState:
         for consumer in (self._committed, self._everything):
             if consumer is not None:
                 consumer.close(_CLOSE_SECONDS)
-        if self._admin is not None:
-            self._admin.close()
-        self._committed = self._everything = self._admin = None
+        self._own.close()
+        self._committed = self._everything = None
 
     # -- topics
-
-    @property
-    def _admin_client(self) -> Admin:
-        if self._admin is None:
-            self._admin = self._client.admin(self._options.connection)
-        return self._admin
-
-    def _topics_of(self, name: str) -> dict[str, TopicInfo]:
-        return self._admin_client.topics(REQUEST_SECONDS, [name])
-
-    def _source_topics(self) -> dict[str, TopicInfo]:
-        """Return the topics that the sources read, if all that they name are there."""
-        found: dict[str, TopicInfo] = {}
-        for source in self._options.sources:
-            selection = TopicSelection(source.topics, source.pattern)
-            topics = self._admin_client.topics(REQUEST_SECONDS, selection.wanted)
-            if selection.missing(topics):
-                return {}
-            for name, topic in selection.choose(topics).items():
-                if name in found:
-                    raise ConfigError(
-                        f"two sources of block {self._options.block} read the topic {name}, and cannot share its state",
-                        where=self._options.block,
-                        hint="read the topic with one source",
-                        code="state.topic_read_twice",
-                    )
-                found[name] = topic
-        return found
 
     def _check_names(self, sources: Collection[str]) -> None:
         """Check that the state is not in a topic with the name that it had when other topics were read.
@@ -231,7 +203,7 @@ class KafkaState:
         own = {self._options.topic_of(source) for source in sources}
         several = f"{prefix}.state" not in own
         former = {f"{prefix}.state"} if several else {f"{prefix}.{source}.state" for source in sources}
-        known = self._admin_client.topics(REQUEST_SECONDS, [*own, *former]).keys()
+        known = self._own.named(*own, *former).keys()
         if known & own or not (left := sorted(known & former)):
             return
         if several:
@@ -250,31 +222,15 @@ class KafkaState:
     def _ready_topic(self, source: TopicInfo) -> None:
         """Make the changelog of a source's topic if it is missing, and check it."""
         name = self._options.topic_of(source.name)
-        admin = self._admin_client
-        deadline = time.monotonic() + self._options.timeout
-        while name not in (known := admin.topics(REQUEST_SECONDS, [name])):
-            if time.monotonic() > deadline:
-                raise self._gone(name)
-            try:
-                admin.create_topic(name, source.partitions, TOPIC_CONFIG, REQUEST_SECONDS)
-            except KafkaError as error:
-                if error.transient:
-                    raise
-                raise StreamlineError(
-                    f"the topic for the state of block {self._options.block} cannot be created: {error.message}",
-                    where=name,
-                    hint=f"create it with {source.partitions} partitions and cleanup.policy=compact",
-                    code="state.topic_not_created",
-                ) from error
-            time.sleep(RETRY_SECONDS)
-        self._check_topic(known[name], source)
-        self._topics[name] = known[name]
+        topic = self._own.made(name, source.partitions, TOPIC_CONFIG, what="state", code="state.topic_not_created")
+        self._check_topic(topic, source)
+        self._topics[name] = topic
 
     def _check_topic(self, topic: TopicInfo, source: TopicInfo) -> None:
         if topic.partitions < source.partitions:
             raise _partitions_differ(topic.name, topic.partitions, source.name, source.partitions)
         try:
-            config = self._admin_client.topic_config(topic.name, REQUEST_SECONDS)
+            config = self._own.admin.topic_config(topic.name, REQUEST_SECONDS)
         except KafkaError as error:
             if error.transient:
                 raise
@@ -289,14 +245,6 @@ class KafkaState:
         limit = config.get("max.message.bytes", "")
         if limit.isdecimal():
             self.max_bytes = min(int(limit) - _FRAMING, self.max_bytes or 1 << 62)
-
-    def _gone(self, topic: str) -> StreamlineError:
-        return StreamlineError(
-            f"the topic {topic} does not exist",
-            where=self._options.block,
-            hint="a topic that was just made or deleted is known to all brokers after a moment",
-            code="kafka.topic_missing",
-        )
 
     # -- reading
 
@@ -374,22 +322,6 @@ class KafkaState:
             hint="a transaction that nobody ends is aborted after its transaction.timeout.ms; then it goes on",
             code="state.blocked",
         )
-
-    # -- waiting
-
-    def _asked(self, request: Callable[[], T]) -> T:
-        """Make a request until it succeeds, for as long as the cluster may not answer."""
-        deadline = time.monotonic() + self._options.timeout
-        while True:
-            try:
-                return request()
-            except KafkaError as error:
-                if not error.transient or time.monotonic() > deadline or self._options.ending():
-                    self._failed(error)
-                time.sleep(RETRY_SECONDS)
-
-    def _failed(self, error: KafkaError) -> NoReturn:
-        raise explained(error, self._options.connection, topics=self._options.topic) from error
 
 
 def _partitions_differ(topic: str, has: int, source: str, needs: int) -> StreamlineError:

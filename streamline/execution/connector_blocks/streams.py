@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from streamline.flow.protocols import Emit, Source
     from streamline.pipeline.model import Block, PipelineModel
     from streamline.project.render import Renderer
-    from streamline.state.store import DeadLetter
+    from streamline.state.store import DeadLetter, StateChange
 
 __all__ = ["Ends", "SingerAttempt", "SingerPlan", "plan_singer", "unless_interrupted"]
 
@@ -345,9 +345,15 @@ class SingerAttempt:
 
     # -- positions
 
-    def save(self, source: str, parts: Mapping[str, bytes], letters: Sequence[DeadLetter]) -> Mapping[str, bytes]:
-        """Save a tap's position and dead letters before it; return what of it was new. Blocks."""
-        return self._store.save_rows(source, parts, letters)
+    def save(
+        self,
+        source: str,
+        parts: Mapping[str, bytes],
+        letters: Sequence[DeadLetter],
+        state: Sequence[StateChange] = (),
+    ) -> Mapping[str, bytes]:
+        """Save a tap's position, dead letters and changes of state before it; return what of it was new. Blocks."""
+        return self._store.save_rows(source, parts, letters, state)
 
     def before_save(self) -> None:
         """Save what later attempts need to know before any position is saved. Blocks."""

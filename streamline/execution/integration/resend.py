@@ -330,7 +330,9 @@ class _Letters:
 class _NoPositions:
     """A `flow.protocols.PositionStore` that keeps nothing: letters that are refused again stay where they are."""
 
-    def save(self, source: str, parts: Mapping[str, bytes], refused: Sequence[BadRecord]) -> Mapping[str, bytes]:
+    def save(
+        self, source: str, parts: Mapping[str, bytes], refused: Sequence[BadRecord], number: int = 0
+    ) -> Mapping[str, bytes]:
         """See `PositionStore.save`."""
         return {}
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import msgspec
 
 from streamline.flow.items import FORGOTTEN, BadRecord
-from streamline.state.store import BookmarkOverride, BookmarkSave, Cause, DeadLetter, Store
+from streamline.state.store import BookmarkOverride, BookmarkSave, Cause, DeadLetter, StateChange, Store
 
 
 class SourceAccount(msgspec.Struct, kw_only=True):
@@ -73,12 +73,21 @@ class RunStore:
         self._starts = {source: dict(account.rows) for source, account in accounts.items()}
         self._copies: Counter[tuple[str, str, str, str | None, bool, int]] = Counter()
 
-    def save(self, source: str, parts: Mapping[str, bytes], refused: Sequence[BadRecord]) -> Mapping[str, bytes]:
+    def save(
+        self, source: str, parts: Mapping[str, bytes], refused: Sequence[BadRecord], number: int = 0
+    ) -> Mapping[str, bytes]:
         """See `PositionStore.save`."""
         return self.save_rows(source, parts, [self._letter(source, bad) for bad in refused])
 
-    def save_rows(self, source: str, parts: Mapping[str, bytes], letters: Sequence[DeadLetter]) -> Mapping[str, bytes]:
-        """Save parts of a source's position and dead letters before it; see `PositionStore.save`."""
+    def save_rows(
+        self,
+        source: str,
+        parts: Mapping[str, bytes],
+        letters: Sequence[DeadLetter],
+        state: Sequence[StateChange] = (),
+    ) -> Mapping[str, bytes]:
+        """Save parts of a source's position, and dead letters and changes of state before it; see
+        `PositionStore.save`."""
         account = self._accounts[source]
         own = account.owned(parts)
         owned = {stream: text for stream, text in own.items() if text != FORGOTTEN and account.sinks_of(stream)}
@@ -92,7 +101,7 @@ class RunStore:
             # Before the position: a run that is killed between the two must not leave an unknown gap.
             self._store.mark_gap(self._pipeline, account.block, account.left_out)
             account.left_out = []
-        if streams or letters or dropped:
+        if streams or letters or dropped or state:
             self._before_save()
             self._store.save(
                 self._pipeline,
@@ -102,6 +111,7 @@ class RunStore:
                 letters,
                 [override for stream in streams for override in account.overrides.get(stream, ())],
                 dropped,
+                state,
             )
         account.rows.update(moved)
         account.forgotten.difference_update(owned)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 
 import anyio
 import anyio.to_thread
@@ -16,7 +17,9 @@ from streamline.execution.streaming.letter_box import open_letters
 from streamline.execution.streaming.letters import Letters
 from streamline.execution.streaming.live import publish_live
 from streamline.execution.streaming.plan import Plan
+from streamline.execution.streaming.planner import context_of
 from streamline.execution.streaming.positions import StreamPositions
+from streamline.execution.streaming.repartitions import ready_repartitions
 from streamline.flow.items import Position
 from streamline.flow.runtime import FlowOutcome, Runtime
 from streamline.flow.tasks import task_group
@@ -75,6 +78,9 @@ class _Attempt:
         outcome = self._outcome
         began = anyio.current_time()
         try:
+            if self._plan.repartitions:
+                context = partial(context_of, self._run, self._plan.pipeline, self._plan.settings)
+                await anyio.to_thread.run_sync(ready_repartitions, self._run, self._plan, context)
             letters: Letters | None = None
             if self._plan.settings.on_error == "dead-letter":
                 letters = await anyio.to_thread.run_sync(open_letters, self._run, self._plan)
@@ -96,7 +102,13 @@ class _Attempt:
     async def _move(self, flows: Flows) -> None:
         kept = flows.box.kept_with_positions if flows.box is not None else None
         positions = StreamPositions(
-            self._run.store, self._plan, self._run.run_id, flows.sources, kept, singer=flows.singer
+            self._run.store,
+            self._plan,
+            self._run.run_id,
+            flows.sources,
+            kept,
+            singer=flows.singer,
+            states=list(flows.stored.values()),
         )
         runtime = Runtime(
             flows.flows(),
@@ -105,6 +117,7 @@ class _Attempt:
             on_failed=lambda id, error: self._run.note(id, f"failed: {error}", "ERROR"),
             save_interval=min(SAVE_SECONDS, self._plan.settings.checkpoint_interval),
         )
+        flows.settled = runtime.settled
         self._outcome.unfinished = True
         try:
             async with task_group() as background:
@@ -139,7 +152,7 @@ class _Attempt:
         counts = self._run.progress.of(position.source)
         counts.saved(position.number, lambda stream: True, lambda sink, table: table)
         counts.saved_is_written()
-        if self._flows is not None and moved:
+        if self._flows is not None:
             self._flows.saved(position, moved)
         if self._flows is not None and self._flows.box is not None:
             self._flows.box.keys_of(position.source).saved(position.number)

@@ -11,6 +11,7 @@ from streamline.execution.flow_runs import renderer_of
 from streamline.execution.run import Run
 from streamline.execution.streaming.plan import EndPlan
 from streamline.execution.streaming.planner import context_of, make_plan
+from streamline.execution.streaming.repartitions import check_repartition
 from streamline.execution.streaming.singer import check_plugins_now, is_plugin
 from streamline.pipeline.model import PipelineModel
 
@@ -37,23 +38,34 @@ def check_pipeline(run: Run, model: PipelineModel, checklist: Checklist) -> None
         *(("source", source) for source in plan.sources.values()),
         *(("destination", sink) for sink in plan.sinks.values()),
     ]
+    context = partial(context_of, run, plan.pipeline, plan.settings)
+    between = {end.id for each in plan.repartitions.values() for end in (each.sink, each.source)}
     check_plugins_now(run, model, plan, checklist)
     for side, end in ends:
-        if is_plugin(end):
+        if is_plugin(end) or end.id in between:
             continue
-        context = context_of(run, plan.pipeline, plan.settings, end.id)
         try:
-            detail = end.connector.check(side, end.config, context, end.where)
+            detail = end.connector.check(side, end.config, context(end.id), end.where)
         except StreamlineError as error:
             problem: Problem = "configuration" if isinstance(error, ConfigError) else "connection"
             checklist.failed(side, end.id, error, problem, plugin=end.name)
         else:
             checklist.passed(side, end.id, detail, plugin=end.name)
-    for state in plan.states.values():
-        from streamline.execution.streaming.states import open_state
-
+    for repartition in plan.repartitions.values():
         try:
-            detail = open_state(run, plan, state, partial(context_of, run, plan.pipeline, plan.settings)).check()
+            detail = check_repartition(run, plan, repartition, context)
+        except StreamlineError as error:
+            checklist.failed("repartition", repartition.block, error, "connection")
+        else:
+            checklist.passed("repartition", repartition.block, detail)
+    for state in plan.states.values():
+        from streamline.execution.streaming.states import open_changelog
+
+        if state.log is None:
+            checklist.passed("state", state.block, "state in the state store")
+            continue
+        try:
+            detail = open_changelog(run, plan, state, state.log, context).check()
         except StreamlineError as error:
             checklist.failed("state", state.block, error, "connection")
         else:

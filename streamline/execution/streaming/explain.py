@@ -11,6 +11,8 @@ from streamline.execution.streaming.plan import Plan
 from streamline.execution.streaming.routes import route_plan
 from streamline.pipeline.model import PipelineModel
 
+STATE_STORE = "state store"
+
 
 class StreamSourceWords(msgspec.Struct):
     """A source block.
@@ -29,17 +31,26 @@ class StreamSourceWords(msgspec.Struct):
     mappers: list[str] = []
 
 
+class StreamRepartitionWords(msgspec.Struct):
+    """The topic by which messages come to a transformer block with another key, and the field that has the key."""
+
+    field: str
+    topic: str
+
+
 class StreamTransformerWords(msgspec.Struct):
     """A transformer block, the sources that feed it, and whether it gets copies of messages that others get, too.
 
     Args:
-        state: the changelog of its state; `{stream}` stands for the source's topic. None: it has no state.
+        state: the changelog of its state; `{stream}` stands for the source's topic. `STATE_STORE`: that has it. None:
+            it has no state.
     """
 
     block: str
     sources: list[str]
     copies: bool
     state: str | None = None
+    repartition: StreamRepartitionWords | None = None
 
 
 class StreamSinkWords(msgspec.Struct):
@@ -105,7 +116,8 @@ def explain(model: PipelineModel, plan: Plan) -> StreamExplanation:
                 uuid,
                 [source for source, steps in routes.items() if any(step.block == uuid for step in steps)],
                 uuid in copied,
-                plan.states[uuid].topic if uuid in plan.states else None,
+                (plan.states[uuid].topic or STATE_STORE) if uuid in plan.states else None,
+                _repartition(plan, uuid),
             )
             for uuid in plan.transforms
         ],
@@ -119,6 +131,11 @@ def explain(model: PipelineModel, plan: Plan) -> StreamExplanation:
         ],
         callbacks=[callback.uuid for callback in model.callbacks.values() if not callback.upstream],
     )
+
+
+def _repartition(plan: Plan, block: str) -> StreamRepartitionWords | None:
+    each = plan.repartitions.get(block)
+    return StreamRepartitionWords(each.field, each.topic) if each is not None else None
 
 
 def _dead_letters(plan: Plan) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -11,12 +11,13 @@ from streamline.errors import PipelineFailed
 from streamline.execution.run import Run
 from streamline.execution.streaming.letter_box import LetterBox
 from streamline.execution.streaming.letters import Letters
-from streamline.execution.streaming.plan import Plan, SourcePlan
+from streamline.execution.streaming.plan import Plan, RepartitionPlan, SourcePlan
 from streamline.execution.streaming.route_builder import RouteBuilder
 from streamline.execution.streaming.routes import route_plan
 from streamline.flow.items import ArrowBatch, BadRecord, Item, MessageBatch, Position, RawBatch, RowBatch
 from streamline.flow.protocols import Source, Stage
 from streamline.flow.runtime import Flow
+from streamline.flow.stages.repartition import FirstPlaceStage
 
 
 class MessageRefused(PipelineFailed):
@@ -35,11 +36,13 @@ class Flows(RouteBuilder):
         sources: by the uuids of their blocks.
         box: takes what is refused; None: there are no dead letters.
         given: whether a source has given anything.
+        settled: see `Runtime.settled`. Set before the flows run.
     """
 
     def __init__(self, run: Run, plan: Plan, attempt: int, letters: Letters | None) -> None:
         super().__init__(run, plan, attempt)
         self.given = False
+        self.settled: Callable[[str], Awaitable[None]]
         self._stateful: dict[str, list[Any]] = {}
         self.sources: dict[str, Source] = {uuid: self._source(source) for uuid, source in plan.sources.items()}
         transaction: TransactionalSink | None = None
@@ -59,6 +62,9 @@ class Flows(RouteBuilder):
             route = self.route(route_plan(self.plan, uuid), self.plan.sources[uuid], records=records)
             if self.singer is not None:
                 route.stages[:0] = self.singer.source_stages(uuid)
+            repartition = self.plan.read_again(uuid)
+            if repartition is not None:
+                route.stages.insert(0, FirstPlaceStage())
             if self.box is not None:
                 route.stages[:0] = self.box.first_stages(uuid)
             self._stateful[uuid] = [stage for stage in route.all_stages() if hasattr(stage, "saved")]
@@ -68,6 +74,7 @@ class Flows(RouteBuilder):
                     route=route,
                     # What a transaction commits is all that came before a position.
                     prompt=self.plan.exactly_once,
+                    before=partial(self._before_rest, repartition) if repartition is not None else None,
                     observe=partial(self._observe, uuid),
                     refused=self._refuser(uuid),
                 )
@@ -94,6 +101,12 @@ class Flows(RouteBuilder):
         context = self.context(source.id, start=start, memory=source.memory)
         self.tell(source)
         return source.connector.open_source(source.config, context, source.where)
+
+    async def _before_rest(self, repartition: RepartitionPlan) -> None:
+        """Wait until all is in the repartition topic that it shall read."""
+        if self.run.options.until_caught_up:
+            for source in repartition.feeding:
+                await self.settled(source.id)
 
     # -- what happens
 
@@ -125,7 +138,8 @@ def refusal(source: str, record: BadRecord) -> MessageRefused:
     origin = record.origin
     place = source
     if origin is not None and origin.offset >= 0:
-        place = f"{origin.topic}, partition {origin.partition}, offset {origin.offset}"
+        read = origin.first or origin
+        place = f"{read.topic}, partition {read.partition}, offset {read.offset}"
     trace = f"\n{record.trace}" if record.trace else ""
     return MessageRefused(
         f"a message was refused at {record.stage}: {record.error}{trace}",

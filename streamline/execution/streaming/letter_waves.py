@@ -15,6 +15,7 @@ import anyio
 from streamline.execution.streaming.letters import data_of
 from streamline.flow.items import MessageBatch, Origin, Position
 from streamline.flow.protocols import Emit
+from streamline.flow.stages.repartition import without_first_headers
 from streamline.state.store import DeadLetter
 
 MAX_WAVE = 1_000
@@ -184,7 +185,7 @@ def origin_of(letter: DeadLetter) -> Origin | None:
     """Return where a letter's message was read, and what stood beside its data; None: nothing is known of it."""
     if letter.topic is None and letter.key is None and letter.value is None:
         return None
-    return Origin(
+    origin = Origin(
         letter.topic or letter.stream,
         -1 if letter.partition is None else letter.partition,
         -1 if letter.offset is None else letter.offset,
@@ -193,6 +194,7 @@ def origin_of(letter: DeadLetter) -> Origin | None:
         letter.headers,
         letter.message_time,
     )
+    return without_first_headers(origin)
 
 
 def key_of(letter: DeadLetter) -> Hashable:

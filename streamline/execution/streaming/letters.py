@@ -11,6 +11,7 @@ import msgspec
 from streamline.flow.codecs.message_data import load_data
 from streamline.flow.items import BadRecord, DataForm
 from streamline.flow.stages.park import KeyLetters, KeyPlace, LetterKeys
+from streamline.flow.stages.repartition import first_headers
 from streamline.state.store import DeadLetter, LetterForm, LetterKey, Store
 
 if TYPE_CHECKING:
@@ -265,6 +266,8 @@ class LetterMaker:
                 letter.topic, letter.partition, letter.offset = origin.topic, origin.partition, origin.offset
             letter.key, letter.value = origin.key, origin.value
             letter.headers, letter.message_time = origin.headers, origin.time
+            if origin.first is not None:
+                letter.headers = [*(origin.headers or ()), *first_headers(origin.first)]
         return letter
 
     def _data(self, source: str, bad: BadRecord) -> tuple[str, LetterForm]:

@@ -75,19 +75,41 @@ class StatePlan(msgspec.Struct, kw_only=True):
     Args:
         block: its uuid.
         topic: the changelog's name; `{stream}` stands for the source's topic, where there may be several.
-        sources: the Kafka sources that feed the block.
-        log: how the changelog is written and read: as by a Kafka sink.
+        sources: that feed the block.
+        log: how the changelog is written and read: as by a Kafka sink. None: the state store has the state, because the
+            sources have no log.
     """
 
     block: str
-    topic: str
     sources: list[SourcePlan]
-    log: SinkPlan
+    topic: str = ""
+    log: SinkPlan | None = None
 
     @property
     def sink(self) -> str:
         """The id of the sink for the changelog."""
         return f"{self.block}.state"
+
+
+class RepartitionPlan(msgspec.Struct, kw_only=True):
+    """The topic by which a transformer block gets its messages with another key.
+
+    Args:
+        block: its uuid.
+        field: of the messages' data, which has the key.
+        partitions: of the topic, if it has to be made; None: as many as the largest topic of the sources.
+        feeding: the sources before the topic.
+        sink: what writes the topic.
+        source: what reads it.
+    """
+
+    block: str
+    field: str
+    topic: str
+    partitions: int | None
+    feeding: list[SourcePlan]
+    sink: SinkPlan
+    source: SourcePlan
 
 
 class Plan(msgspec.Struct, kw_only=True):
@@ -100,6 +122,7 @@ class Plan(msgspec.Struct, kw_only=True):
         deliveries: what each sink is guaranteed of each source: `(source, sink)`.
         dead_letter: the topic for dead letters, as the config of a Kafka sink; None: the state store.
         states: of transformer blocks, by uuid.
+        repartitions: the topics before transformer blocks, by uuid. Their ends are among the sources and sinks.
         singer: its taps and targets, once they were asked; None: it has none.
     """
 
@@ -114,6 +137,7 @@ class Plan(msgspec.Struct, kw_only=True):
     deliveries: Mapping[tuple[str, str], Delivery] = {}
     dead_letter: SinkPlan | None = None
     states: Mapping[str, StatePlan] = {}
+    repartitions: Mapping[str, RepartitionPlan] = {}
     singer: SingerPlan | None = None
 
     @property
@@ -145,6 +169,14 @@ class Plan(msgspec.Struct, kw_only=True):
         ways = [path[: path.index(stage)] for path in self.paths(source) if stage in path]
         transformed = any(block in self.transforms for way in ways for block in way)
         return self.sources[source].traits.decoder is not None and bool(ways) and not transformed
+
+    def rekeyed(self, sink: str) -> RepartitionPlan | None:
+        """Return the repartition topic that a sink writes."""
+        return next((each for each in self.repartitions.values() if each.sink.id == sink), None)
+
+    def read_again(self, source: str) -> RepartitionPlan | None:
+        """Return the repartition topic that a source reads."""
+        return next((each for each in self.repartitions.values() if each.source.id == source), None)
 
     def sinks_of(self, source: str) -> list[str]:
         """Return the sinks that a source feeds, each once."""

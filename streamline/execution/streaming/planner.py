@@ -11,6 +11,7 @@ from streamline.execution.flow_runs import rendered_variables, renderer_of
 from streamline.execution.run import Run
 from streamline.execution.streaming.delivery import check_delivery, deliveries_of
 from streamline.execution.streaming.plan import CONNECTION_KEYS, KAFKA, Plan, SinkPlan
+from streamline.execution.streaming.repartitions import add_repartitions
 from streamline.execution.streaming.settings import StreamingSettings, key_path, streaming_settings
 from streamline.execution.streaming.states import states_of
 from streamline.execution.streaming.topics import check_topics
@@ -38,7 +39,9 @@ def make_plan(run: Run, model: PipelineModel) -> Plan:
         variables=rendered_variables(run, renderer),
         dead_letter=_dead_letter(run, model, settings, blocks),
     )
-    plan.states = states_of(run, model, plan, partial(context_of, run, model.uuid, settings))
+    context = partial(context_of, run, model.uuid, settings)
+    add_repartitions(model, plan, context)
+    plan.states = states_of(model, plan, context)
     check_delivery(model, plan)
     _check_instances(model, plan)
     _check_park(model, plan)

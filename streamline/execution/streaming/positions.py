@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, cast
 from streamline.connectors.stream_connector import OffsetSource, SelfKeptSource
 from streamline.execution.streaming.letters import AttemptLetters
 from streamline.execution.streaming.plan import Plan
+from streamline.execution.streaming.stored_state import StateChanges
 from streamline.flow.items import FORGOTTEN, BadRecord
 from streamline.flow.protocols import Source
-from streamline.state.store import BookmarkSave, DeadLetter, Store
+from streamline.state.store import BookmarkSave, DeadLetter, StateChange, Store
 
 if TYPE_CHECKING:
     from streamline.execution.connector_blocks.streams import SingerAttempt
@@ -32,6 +33,7 @@ class StreamPositions:
         sources: by id.
         letters: None: the sink keeps dead letters in its transactions, or there are none.
         singer: keeps the positions of taps.
+        states: what changes of state that is saved with the positions.
         clock: seconds, monotonic.
     """
 
@@ -44,6 +46,7 @@ class StreamPositions:
         letters: AttemptLetters | None,
         *,
         singer: SingerAttempt | None = None,
+        states: Sequence[StateChanges] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
@@ -52,22 +55,29 @@ class StreamPositions:
         self._sources = sources
         self._letters = letters
         self._singer = singer
+        self._states = states
         self._clock = clock
         self._saved: dict[str, dict[str, bytes]] = {source: {} for source in sources}
         self._shown: dict[str, dict[str, bytes]] = {source: {} for source in sources}
         self._copied: dict[str, float] = {}
 
-    def save(self, source: str, parts: Mapping[str, bytes], refused: Sequence[BadRecord]) -> Mapping[str, bytes]:
+    def save(
+        self, source: str, parts: Mapping[str, bytes], refused: Sequence[BadRecord], number: int = 0
+    ) -> Mapping[str, bytes]:
         """See `PositionStore.save`."""
         rows = self._letters.store(source, refused) if refused and self._letters is not None else ()
+        state = [change for each in self._states for change in each.until(source, number)]
         if self._singer is not None:
             self._singer.before_save()
-            if self._singer.is_tap(source):
-                return self._singer.save(source, parts, rows)
+        if self._singer is not None and self._singer.is_tap(source):
+            tap_moved = self._singer.save(source, parts, rows, state)
+            self._state_saved(source, number)
+            return tap_moved
         if not self._plan.sources[source].traits.keeps_positions:
             moved = self._moved(source, parts)
-            self._write(source, moved, rows)
+            self._write(source, moved, rows, state)
             self._saved[source].update(moved)
+            self._state_saved(source, number)
             return moved
         if rows:
             self._write(source, {}, rows)
@@ -85,6 +95,10 @@ class StreamPositions:
         for source in self._sources:
             self._copy(source, at_once=True)
 
+    def _state_saved(self, source: str, number: int) -> None:
+        for each in self._states:
+            each.saved(source, number)
+
     def _moved(self, source: str, parts: Mapping[str, bytes]) -> dict[str, bytes]:
         saved = self._saved[source]
         return {key: value for key, value in parts.items() if saved.get(key) != value}
@@ -101,8 +115,14 @@ class StreamPositions:
         self._write(source, new, ())
         shown.update(new)
 
-    def _write(self, source: str, parts: Mapping[str, bytes], letters: Sequence[DeadLetter]) -> None:
-        if not parts and not letters:
+    def _write(
+        self,
+        source: str,
+        parts: Mapping[str, bytes],
+        letters: Sequence[DeadLetter],
+        state: Sequence[StateChange] = (),
+    ) -> None:
+        if not parts and not letters and not state:
             return
         sinks = self._plan.sinks_of(source)
         self._store.save(
@@ -116,4 +136,5 @@ class StreamPositions:
             ],
             letters,
             dropped=[key for key, value in parts.items() if value == FORGOTTEN],
+            state=state,
         )

@@ -27,6 +27,7 @@ from streamline.execution.streaming.plan import Plan
 from streamline.execution.streaming.planner import make_plan
 from streamline.execution.streaming.route_builder import RouteBuilder
 from streamline.execution.streaming.singer import plan_plugins_now
+from streamline.execution.streaming.stored_state import StateChanges
 from streamline.execution.user_code import user_code
 from streamline.flow.items import BadRecord, Item, MessageBatch, Position
 from streamline.flow.protocols import ImmediateStage
@@ -146,6 +147,7 @@ class _Resend:
         self._places = Counter(map(_place, letters))
         self._again: dict[int, tuple[BadRecord, DeadLetter | None]] = {}
         """Refused records, and the letters that they are of, by the record's id."""
+        self._states: list[StateChanges] = []
         self._refused: set[int] = set()
         self._stay: set[int] = set()
         """Letters that were refused, and those of them at the same place."""
@@ -159,6 +161,7 @@ class _Resend:
         if self._entries:
             sinks = {sink for entry in set(self._entries.values()) for sink in self._sinks(entry)}
             builder = RouteBuilder(self._run, self._plan, 1, sinks)
+            self._states = list(builder.stored.values())
             runtime = Runtime(
                 [self._flow(builder, source) for source in self._sent],
                 store=self,
@@ -291,12 +294,17 @@ class _Resend:
 
     # -- in a thread
 
-    def save(self, source: str, parts: Mapping[str, bytes], refused: Sequence[BadRecord]) -> Mapping[str, bytes]:
+    def save(
+        self, source: str, parts: Mapping[str, bytes], refused: Sequence[BadRecord], number: int = 0
+    ) -> Mapping[str, bytes]:
         """See `PositionStore.save`: keeps what was refused again, and discards what has arrived."""
         again = [self._letter_of(source, record) for record in refused]
         in_database = self._kept.keep(again) if again else ()
-        if in_database:
-            self._run.store.save(self._plan.pipeline, in_database[0].block, self._run.run_id, [], in_database)
+        state = [change for each in self._states for change in each.until(source, number)]
+        if in_database or state:
+            self._run.store.save(self._plan.pipeline, source, self._run.run_id, [], in_database, state=state)
+        for each in self._states:
+            each.saved(source, number)
         if WAVE in parts:
             letters = self._sent[source].letters
             arrived = [letter for letter in letters if letter.id not in self._refused]

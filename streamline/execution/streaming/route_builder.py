@@ -14,6 +14,7 @@ from streamline.execution.streaming.planner import context_of
 from streamline.execution.streaming.routes import RoutePlan, RouteStep
 from streamline.execution.streaming.stages import AddressStage, CountStage, SchemaNoteStage, StateFilter
 from streamline.execution.streaming.states import open_state
+from streamline.execution.streaming.stored_state import StateChanges, place_of_source
 from streamline.flow.protocols import Sink, Stage
 from streamline.flow.router import Route
 from streamline.project.checkout import checkout_id
@@ -35,6 +36,7 @@ class RouteBuilder:
     Attributes:
         singer: the taps and targets among the blocks.
         sinks: by the uuids of their blocks.
+        stored: of them, those for state that the state store keeps.
     """
 
     def __init__(self, run: Run, plan: Plan, attempt: int, only: Collection[str] | None = None) -> None:
@@ -48,8 +50,10 @@ class RouteBuilder:
 
             self.singer = SingerAttempt(run, plan.singer, number=attempt)
         opened = {uuid: sink for uuid, sink in plan.sinks.items() if only is None or uuid in only}
-        self._logs = {state.sink: state.log for state in plan.states.values() if only is None or state.sink in only}
-        self.sinks: dict[str, Sink] = self._open_sinks(opened)
+        states = [state for state in plan.states.values() if only is None or state.sink in only]
+        self._logs = {state.sink: state.log for state in states if state.log is not None}
+        self.stored = {state.sink: StateChanges(state.sink, state.block) for state in states if state.log is None}
+        self.sinks: dict[str, Sink] = {**self._open_sinks(opened), **self.stored}
 
     def _open_sinks(self, plans: Mapping[str, SinkPlan]) -> dict[str, Sink]:
         for sink in plans.values():
@@ -107,7 +111,7 @@ class RouteBuilder:
     def last_stages(self, source: SourcePlan, sink: str, records: bool) -> list[Stage]:
         """Return the stages right before a sink."""
         stages: list[Stage] = []
-        if sink in self._logs:
+        if sink in self._logs or sink in self.stored:
             return stages
         if self.singer is not None:
             metadata = source.traits.include_metadata
@@ -136,6 +140,12 @@ class RouteBuilder:
             from streamline.flow.stages.copies import CopyStage
 
             stage = CopyStage()
+        elif step.kind == "rekey":
+            from streamline.flow.stages.repartition import RekeyStage
+
+            repartition = self.plan.rekeyed(step.block)
+            assert repartition is not None
+            stage = RekeyStage(step.block, repartition.field)
         elif step.kind == "address":
             stage = AddressStage(step.block)
         elif step.kind in ("messages", "changes"):
@@ -145,8 +155,9 @@ class RouteBuilder:
 
             # In transactions all that came before a position has to be covered by it.
             interval = 0.0 if self.plan.exactly_once else self.plan.settings.checkpoint_interval
-            worker = self._worker(self.plan.transforms[step.block])
-            stage = StatefulTransform(worker, self.plan.states[step.block].sink, interval=interval)
+            worker, state = self._worker(self.plan.transforms[step.block]), self.plan.states[step.block]
+            place = place_of_source(source.id) if state.log is None else None
+            stage = StatefulTransform(worker, state.sink, interval=interval, place=place)
         else:
             from streamline.blocks.python.messages.transform import MessageTransform
 

@@ -13,15 +13,16 @@ import msgspec
 
 from streamline.execution.streaming.plan import Plan
 
-Step: TypeAlias = Literal["decode", "copy", "transform", "address", "messages", "changes"]
+Step: TypeAlias = Literal["decode", "copy", "transform", "rekey", "address", "messages", "changes"]
 
 
 class RouteStep(msgspec.Struct, frozen=True):
     """A stage.
 
     Args:
-        block: of `transform` the transformer, of `address` the sink; of `copy` the block that gets the copy; of
-            `messages` (what it returns passes) and `changes` (changes of its state pass) the transformer.
+        block: of `transform` the transformer, of `address` and `rekey` (messages get another key) the sink; of `copy`
+            the block that gets the copy; of `messages` (what it returns passes) and `changes` (changes of its state
+            pass) the transformer.
     """
 
     kind: Step
@@ -96,7 +97,10 @@ def way_into(plan: Plan, block: str) -> RoutePlan:
 
 def _sink(plan: Plan, block: str) -> RoutePlan:
     """Return the way into one sink; under exactly-once delivery one sink serves all blocks."""
-    return RoutePlan([RouteStep("address", block)] if plan.exactly_once else [], [block])
+    steps = [RouteStep("rekey", block)] if plan.rekeyed(block) is not None else []
+    if plan.exactly_once:
+        steps.append(RouteStep("address", block))
+    return RoutePlan(steps, [block])
 
 
 def _joined(plan: Plan, ways: Sequence[RoutePlan]) -> RoutePlan:

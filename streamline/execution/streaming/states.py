@@ -9,15 +9,15 @@ from streamline.connectors.stream_connector import StreamContext
 from streamline.errors import ConfigError
 from streamline.execution.run import Run
 from streamline.execution.streaming.plan import CONNECTION_KEYS, KAFKA, Plan, SinkPlan, SourcePlan, StatePlan
+from streamline.execution.streaming.stored_state import StoredState
 from streamline.pipeline.model import PipelineModel
 
 if TYPE_CHECKING:
     from streamline.connectors.kafka.state_topic import KafkaState
+    from streamline.flow.keyed_state import StateStore
 
 
-def states_of(
-    run: Run, model: PipelineModel, plan: Plan, context: Callable[[str], StreamContext]
-) -> dict[str, StatePlan]:
+def states_of(model: PipelineModel, plan: Plan, context: Callable[[str], StreamContext]) -> dict[str, StatePlan]:
     """Return the state of each transformer block that takes it.
 
     Raises:
@@ -27,13 +27,6 @@ def states_of(
 
     states: dict[str, StatePlan] = {}
     for uuid, transform in plan.transforms.items():
-        if "repartition_by" in transform.block.configuration:
-            raise ConfigError(
-                "repartition_by is not available yet",
-                where=model.where(uuid, "configuration", "repartition_by"),
-                hint="write to a topic with that key, and read it in another pipeline",
-                code="state.repartition_unavailable",
-            )
         if takes_state(transform.file):
             states[uuid] = _state(model, plan, uuid, context)
     return states
@@ -43,12 +36,15 @@ def _state(model: PipelineModel, plan: Plan, uuid: str, context: Callable[[str],
     from streamline.connectors.kafka.settings import source_settings
 
     sources = [source for source in plan.sources.values() if any(uuid in path for path in plan.paths(source.id))]
+    if not any(source.traits.keeps_positions for source in sources):
+        return StatePlan(block=uuid, sources=sources)
     other = next((source for source in sources if source.name != KAFKA), None)
     if other is not None:
         raise ConfigError(
-            f"block {uuid} takes `state`, which belongs to partitions of Kafka: '{other.id}' ({other.name}) has none",
+            f"block {uuid} takes `state`, which belongs to partitions of Kafka, and '{other.id}' ({other.name}) has "
+            "none",
             where=model.where(uuid),
-            hint="read from Kafka, or keep the state elsewhere",
+            hint="use one block for the Kafka sources, and one for the others",
             code="state.source_unsupported",
         )
     first = sources[0]
@@ -83,8 +79,21 @@ def _state(model: PipelineModel, plan: Plan, uuid: str, context: Callable[[str],
     return StatePlan(block=uuid, topic=topic, sources=sources, log=log)
 
 
-def open_state(run: Run, plan: Plan, state: StatePlan, context: Callable[[str], StreamContext]) -> KafkaState:
+def open_state(run: Run, plan: Plan, state: StatePlan, context: Callable[[str], StreamContext]) -> StateStore:
     """Return what keeps the state of a block.
+
+    Args:
+        context: returns what the connector of a block is opened with.
+    """
+    if state.log is None:
+        return StoredState(run.store, plan.pipeline, state.block)
+    return open_changelog(run, plan, state, state.log, context)
+
+
+def open_changelog(
+    run: Run, plan: Plan, state: StatePlan, log: SinkPlan, context: Callable[[str], StreamContext]
+) -> KafkaState:
+    """Return what keeps the state of a block in a changelog.
 
     Args:
         context: returns what the connector of a block is opened with.
@@ -94,9 +103,9 @@ def open_state(run: Run, plan: Plan, state: StatePlan, context: Callable[[str], 
     from streamline.connectors.kafka.state_topic import KafkaState, StateTopicOptions
 
     own = context(state.block)
-    connection = sink_settings(state.log.config, own, state.log.where).connection
+    connection = sink_settings(log.config, own, log.where).connection
     return KafkaState(
-        kafka_client(connection.client, where=state.log.where("client")),
+        kafka_client(connection.client, where=log.where("client")),
         StateTopicOptions(
             block=state.block,
             pipeline=plan.pipeline,

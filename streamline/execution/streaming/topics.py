@@ -16,7 +16,11 @@ def check_topics(plan: Plan) -> None:
     """
     for source in plan.sources.values():
         letters = [plan.dead_letter] if plan.dead_letter is not None else []
-        states = [state.log for state in plan.states.values() if source.id in {each.id for each in state.sources}]
+        states = [
+            state.log
+            for state in plan.states.values()
+            if state.log is not None and source.id in {each.id for each in state.sources}
+        ]
         for sink in [*(plan.sinks[uuid] for uuid in plan.sinks_of(source.id)), *letters, *states]:
             topic = _written_and_read(source, sink)
             if topic is not None:

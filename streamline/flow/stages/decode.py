@@ -87,15 +87,17 @@ def metadata_of(origin: Origin) -> dict[str, Any]:
     """Return what transformers and sinks are told about a message.
 
     Returns:
-        `key`: a string, bytes if it is not UTF-8, or None; `partition`; `offset`; `time`: milliseconds since 1970 in
-        UTC, or None; `topic`; `headers`: a list of (name, bytes).
+        `topic`, `partition`, `offset`: where it was read, of one from a repartition topic where it was read first;
+        `key`: a string, bytes if it is not UTF-8, or None; `time`: milliseconds since 1970 in UTC, or None; `headers`:
+        a list of (name, bytes).
     """
+    place = origin.first or origin
     return {
         "key": _text(origin.key),
-        "partition": origin.partition,
-        "offset": origin.offset,
+        "partition": place.partition,
+        "offset": place.offset,
         "time": origin.time,
-        "topic": origin.topic,
+        "topic": place.topic,
         "headers": list(origin.headers or ()),
     }
 

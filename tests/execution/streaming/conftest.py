@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
 import yaml
 
 from streamline.connectors import registry
+from streamline.connectors.kafka import clients
 from streamline.connectors.registry import InProcess
 from streamline.execution.engine import run_pipeline
 from streamline.execution.events import Event
@@ -21,9 +22,13 @@ from streamline.execution.streaming.planner import make_plan
 from streamline.pipeline.model import PipelineModel
 from streamline.pipeline.reader import load_pipeline
 from streamline.project.project import Project
+from tests.connectors.kafka.fake import FakeCluster
 from tests.execution.streaming import memory
 from tests.execution.streaming.memory import World
 from tests.support.batch import BatchProject
+
+if TYPE_CHECKING:
+    from tests.execution.streaming.shop import Shop
 
 
 class Stream:
@@ -89,3 +94,13 @@ def stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stream:
     entry = InProcess(stream="tests.execution.streaming.memory:CONNECTOR")
     monkeypatch.setattr(registry, "IN_PROCESS", {**registry.IN_PROCESS, "memory": entry})
     return Stream(tmp_path)
+
+
+@pytest.fixture
+def shop(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> Shop:
+    """Two topics on a Kafka cluster in memory, and a block between them."""
+    from tests.execution.streaming.shop import Shop
+
+    cluster = FakeCluster()
+    monkeypatch.setattr(clients, "kafka_client", lambda name, **_: cluster)
+    return Shop(stream, cluster)

@@ -4,110 +4,20 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from streamline.connectors.kafka import clients
 from streamline.errors import ConfigError
 from streamline.execution.flow_runs import open_planning
-from streamline.execution.run import RunOptions, RunResult
+from streamline.execution.run import RunOptions
 from streamline.execution.streaming.explain import explain
-from streamline.state.store import DeadLetter
-from tests.connectors.kafka.fake import FakeCluster
+from streamline.state import project_store
 from tests.execution.streaming.conftest import Stream
-
-COUNT = """
-@transformer
-def count(messages, *args, **kwargs):
-    state = kwargs["state"]
-    for message in messages:
-        message["n"] = state.get(message["user"], 0) + 1
-        state.set(message["user"], message["n"])
-    return messages
-"""
-
-
-class Shop:
-    """The pipeline `p`: topic `clicks` → block `count` → topic `counts`."""
-
-    def __init__(self, stream: Stream, cluster: FakeCluster) -> None:
-        self.stream = stream
-        self.cluster = cluster
-        self.sent = 0
-
-    def build(
-        self,
-        code: str = COUNT,
-        partitions: int = 2,
-        topics: Sequence[str] = ("clicks",),
-        configuration: Mapping[str, Any] | None = None,
-        **keys: Any,
-    ) -> None:
-        for topic in topics:
-            self.cluster.create(topic, partitions)
-        self.cluster.create("counts")
-        self.read(topics)
-        self.stream.transformer("count", code, upstream=["read"], configuration=dict(configuration or {}))
-        self.end("write", "data_exporter", topic="counts")
-        self.stream.keys(startup_timeout=5, checkpoint_interval=0.05, **keys)
-
-    def read(self, topics: Sequence[str]) -> None:
-        """Let the source read these topics."""
-        config = {"topics": list(topics), "consumer_group": "g", "auto_offset_reset": "earliest"}
-        if (self.stream.files.root / "data_loaders/read.yaml").exists():
-            self.stream.files.write("data_loaders/read.yaml", self.yaml(**config))
-        else:
-            self.end("read", "data_loader", **config)
-
-    def yaml(self, **config: Any) -> str:
-        return yaml.safe_dump({"connector_type": "kafka", "bootstrap_server": "kafka.test:9092", **config})
-
-    def end(self, uuid: str, type: str, **config: Any) -> None:
-        text = self.yaml(**config)
-        upstream = [] if type == "data_loader" else ["count"]
-        self.stream.files.block(uuid, text, type=type, language="yaml", upstream=upstream)
-
-    def click(self, *users: str, topic: str = "clicks") -> None:
-        for user in users:
-            partition = sum(user.encode()) % len(self.cluster.known[topic].logs)
-            self.cluster.write(topic, json.dumps({"user": user}).encode(), partition=partition, key=user.encode())
-
-    def run(self) -> RunResult:
-        return self.stream.run(until_caught_up=True)
-
-    def counts(self) -> list[tuple[str, int]]:
-        """Users and counts that were written."""
-        (values,) = self.cluster.values("counts")
-        rows = [json.loads(value) for value in values if value is not None]
-        return sorted((row["user"], row["n"]) for row in rows)
-
-    def letters(self) -> list[DeadLetter]:
-        """The dead letters."""
-        with open_planning(self.stream.project, self.stream.model(), RunOptions(), "test") as run:
-            return run.store.dead_letters("p")
-
-    def state(self, topic: str = "p.count.state") -> list[dict[str, Any]]:
-        """The state in each partition of the changelog: the last value of each key."""
-        partitions: list[dict[str, Any]] = [{} for _ in self.cluster.known[topic].logs]
-        for record in self.cluster.records(topic):
-            assert record.key is not None
-            value = None if record.value is None else json.loads(record.value)
-            partitions[record.partition][record.key.decode()] = value
-        return partitions
-
-
-@pytest.fixture
-def shop(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> Shop:
-    cluster = FakeCluster()
-    monkeypatch.setattr(clients, "kafka_client", lambda name, **_: cluster)
-    return Shop(stream, cluster)
-
-
-DELIVERIES = [{}, {"delivery": "exactly-once", "on_error": "stop"}]
+from tests.execution.streaming.shop import COUNT, DELIVERIES, Shop
+from tests.execution.streaming.test_resend import retry
 
 
 @pytest.mark.parametrize("keys", DELIVERIES, ids=["at-least-once", "exactly-once"])
@@ -226,20 +136,72 @@ def test_explain_tells_the_state_topic(shop: Shop) -> None:
     assert block.state == "p.count.state"
 
 
-def test_other_sources_have_no_state(stream: Stream) -> None:
-    stream.source(messages=[{"user": "ann"}])
+def counted(stream: Stream) -> list[tuple[str, int]]:
+    return [(row["user"], row["n"]) for row in stream.world.written["export"]]
+
+
+def users(*names: str) -> list[dict[str, str]]:
+    return [{"user": name} for name in names]
+
+
+def test_state_of_sources_without_a_log_is_saved_with_their_positions(stream: Stream) -> None:
+    code = COUNT.replace('message["n"] =', 'state.set("all", state.get("all", 0) + 1)\n        message["n"] =')
+    stream.source(messages=users("ann", "bob", "ann"), fail_after=1)
+    stream.transformer("count", code)
+    stream.sink(fail_at={"user": "ann", "n": 2})
+    stream.keys(checkpoint_interval=0.05, retry_config={"retries": 3, "delay": 0.01})
+    assert stream.run().status == "completed"
+    assert counted(stream) == [("ann", 1), ("bob", 1), ("ann", 2)]
+    text = yaml.safe_dump({"connector_type": "memory", "messages": users("ann", "bob", "ann", "bob", "cid")})
+    stream.files.write("data_loaders/load.yaml", text)
+    assert stream.run().status == "completed"
+    assert counted(stream)[3:] == [("bob", 2), ("cid", 1)]
+    with project_store(stream.project) as store:
+        values = dict(store.keyed_values("p", "count", "load"))
+        assert values == {b"ann": b"2", b"bob": b"2", b"cid": b"1", b"all": b"5"}
+        store.reset("p", "load", run_id="test")
+        assert store.keyed_values("p", "count", "load") == []
+
+
+def test_windows_of_sources_without_a_log(stream: Stream) -> None:
+    events = [{"user": user, "id": number, "at": at} for number, (user, at) in enumerate([("ann", 1), ("bob", 70)])]
+    stream.source(messages=events)
+    stream.transformer("count", WINDOWS.format(arguments="tumbling=60, key='user', time='at'"))
+    stream.sink()
+    assert stream.run().status == "completed"
+    assert stream.world.written["export"] == [{"key": "ann", "at": [0, 60], "ids": [0]}]
+
+
+def test_a_letter_that_is_sent_again_changes_stored_state(stream: Stream) -> None:
+    code = COUNT.replace('message["n"] =', 'message["fine"]\n        message["n"] =')
+    stream.source(messages=users("ann", "ann"))
+    stream.transformer("count", code)
+    stream.sink()
+    assert stream.run().status == "completed"
+    stream.files.write("transformers/count.py", COUNT)
+    assert retry(stream).arrived == 2
+    with project_store(stream.project) as store:
+        assert store.keyed_value("p", "count", "load", b"ann") == b"2"
+
+
+def test_stored_state_is_of_one_instance(stream: Stream) -> None:
+    stream.source(messages=users("ann"))
     stream.transformer("count", COUNT)
     stream.sink()
+    stream.keys(instances=2)
     with pytest.raises(ConfigError) as caught:
         stream.plan()
-    assert caught.value.code == "state.source_unsupported"
+    assert caught.value.code == "setting.conflict"
 
 
-def test_repartitioning_is_refused(shop: Shop) -> None:
-    shop.build(configuration={"repartition_by": "user"})
+def test_sources_with_and_without_a_log_share_no_state(shop: Shop) -> None:
+    shop.build()
+    shop.stream.source(messages=users("ann"))
+    shop.stream.files.entries["blocks"][1]["upstream_blocks"] = ["read", "load"]
+    shop.stream.files.save()
     with pytest.raises(ConfigError) as caught:
         shop.stream.plan()
-    assert caught.value.code == "state.repartition_unavailable"
+    assert caught.value.code == "state.source_unsupported"
 
 
 WINDOWS = """

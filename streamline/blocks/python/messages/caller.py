@@ -22,7 +22,7 @@ from streamline.errors import ConfigError, PipelineFailed
 from streamline.flow.bisection import bisect
 from streamline.flow.codecs.message_data import dump_data
 from streamline.flow.items import BadRecord, Item, MessageBatch, Origin
-from streamline.flow.keyed_state import StateStore
+from streamline.flow.keyed_state import Place, StateStore
 from streamline.flow.stages.copies import Snapshot
 from streamline.flow.stages.park import PARKED_ERROR
 
@@ -101,18 +101,19 @@ class MessageCaller:
             self._offered["state"] = self.state.calls
         self._windows = self._make_windows()
 
-    def run(self, batch: MessageBatch, *, set_aside: bool) -> list[Item]:
+    def run(self, batch: MessageBatch, *, set_aside: bool, place: Place | None = None) -> list[Item]:
         """Return what becomes of messages: one batch, and those that are refused.
 
         Args:
             set_aside: refuse messages that the function raises on. If not, the first of them is an error.
+            place: see `BlockState.open`.
 
         Raises:
             PipelineFailed: see `set_aside`; or it raised on too many in a row.
         """
         if self.state is not None:
             self._waits()
-            self.state.open(batch)
+            self.state.open(batch, place)
         if self._windows is not None:
             self._began()
             return self._windows.run(batch)

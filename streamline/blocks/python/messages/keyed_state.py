@@ -27,7 +27,8 @@ Changes = dict[bytes, bytes | None]
 class State:
     """What the function gets as `state`. Values are JSON; each `get` returns a new object.
 
-    A key is the key of a message in the current call, as text (or bytes, as it was read).
+    A key is the key of a message in the current call, as text (or bytes, as it was read); where the sources have no
+    partitions it is any text.
 
     Raises:
         LookupError: no message of the call has this key.
@@ -61,7 +62,7 @@ class State:
 
     def _key(self, key: Any) -> bytes:
         name: bytes = key if isinstance(key, bytes) else str(key).encode("utf-8", "surrogateescape")
-        if name not in self._block.keys:
+        if not self._block.any_key and name not in self._block.keys:
             raise LookupError(
                 f"{key!r} is the key of no message in this call: state belongs to the partition of a key, which only "
                 "the message's own key tells"
@@ -92,6 +93,7 @@ class BlockState:
         calls: is given to the function.
         keys: of the messages in the current call.
         max_bytes: the most bytes of a value and its key.
+        any_key: see `StateStore.any_key`.
         prefix: begins the names of what the function sets.
         place: the partition that is open.
         indexes: what somebody keeps of a partition; dropped with it, and flushed before a position covers it.
@@ -101,6 +103,7 @@ class BlockState:
         store.start()
         self.calls = State(self)
         self.max_bytes = store.max_bytes
+        self.any_key = store.any_key
         self.prefix = b""
         self.indexes: dict[Place, Index] = {}
         self._store = store
@@ -131,13 +134,16 @@ class BlockState:
             self._keys = frozenset(origin.key for origin in origins if origin is not None and origin.key is not None)
         return self._keys
 
-    def open(self, batch: MessageBatch) -> None:
+    def open(self, batch: MessageBatch, place: Place | None = None) -> None:
         """Make the state of a batch's partition ready.
+
+        Args:
+            place: of all messages of the source; None: the partition that they were read from.
 
         Raises:
             StreamlineError: it cannot be restored.
         """
-        place = place_of(batch.made_of(0)[0])
+        place = place or place_of(batch.made_of(0)[0])
         if place is not None and place not in self._overlay:
             self._store.restore(place)
             self._overlay[place] = {}

@@ -25,13 +25,14 @@ class StatefulTransform(MessageTransform):
         log: id of the sink for changes.
         interval: seconds between two positions, while more is waiting: others are left out, because the next one
             covers them and a key that is changed often is then written once. 0: none is.
+        place: of the state that all messages of the source use; None: that of their partition.
     """
 
-    def __init__(self, worker: MessageWorker, log: str, *, interval: float = 0.0) -> None:
-        super().__init__(worker)
+    def __init__(self, worker: MessageWorker, log: str, *, interval: float = 0.0, place: Place | None = None) -> None:
+        super().__init__(worker, place=place)
         self._log = log
         self._interval = interval
-        self._places: set[Place] = set()
+        self._places: set[Place] = set() if place is None else {place}
         self._held: Position | None = None
         """Left out so far; it goes on if nothing comes after it."""
         self._passed_at = 0.0
@@ -50,8 +51,8 @@ class StatefulTransform(MessageTransform):
         if isinstance(item, MessageBatch) and item.data:
             self._held = None
             items: list[Item] = []
-            for batch in _by_partition(item):
-                if (place := place_of(batch.made_of(0)[0])) is not None:
+            for batch in _by_partition(item) if self._place is None else [item]:
+                if self._place is None and (place := place_of(batch.made_of(0)[0])) is not None:
                     self._places.add(place)
                 items += await super().process(batch)
             return items
@@ -93,8 +94,9 @@ class StatefulTransform(MessageTransform):
 
     def saved(self, position: Position, keys: Collection[str]) -> None:
         """Note that a position is saved, as far as these of its keys are concerned."""
-        if not self._closed:
-            self._tell(lambda state: state.saved(position.source, position.number, keys))
+        own = keys if self._place is None else [str(self._place)]
+        if own and not self._closed:
+            self._tell(lambda state: state.saved(position.source, position.number, own))
 
     def _pass(self, position: Position) -> None:
         self._held = None

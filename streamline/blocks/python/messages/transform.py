@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from streamline.blocks.python.messages.worker import MessageCall, MessageWorker
 from streamline.flow.items import Item, MessageBatch
+from streamline.flow.keyed_state import Place
 
 AHEAD = 2
 """Batches that wait for the function, or for being sent on, while more are taken."""
@@ -20,12 +21,14 @@ class MessageTransform:
     Args:
         worker: of the block; its routes share it.
         set_aside: refuse messages that the function raises on. If not, the first of them ends the flow.
+        place: of the state that all messages of the source use; None: that of their partition.
     """
 
-    def __init__(self, worker: MessageWorker, *, set_aside: bool = True) -> None:
+    def __init__(self, worker: MessageWorker, *, set_aside: bool = True, place: Place | None = None) -> None:
         self.block = worker.block
         self._worker = worker
         self._set_aside = set_aside
+        self._place = place
         self._queue: deque[MessageCall | Item] = deque()
         self._calls = 0
         self._failure: Exception | None = None
@@ -57,7 +60,7 @@ class MessageTransform:
                 too long.
         """
         if isinstance(item, MessageBatch) and item.data:
-            self._submit(MessageCall(item, set_aside=self._set_aside))
+            self._submit(MessageCall(item, set_aside=self._set_aside, place=self._place))
         else:
             self._queue.append(item)
         return await self._ready(AHEAD)

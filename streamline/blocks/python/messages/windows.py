@@ -157,6 +157,8 @@ class Windows:
         return rows
 
     def _key(self, data: Any, origin: Origin | None) -> bytes:
+        if self._state.any_key and self._settings.key is not None:
+            return str(_field(data, self._settings.key)).encode("utf-8", "surrogateescape")
         if origin is None or origin.key is None:
             raise ValueError("the message has no key: a window's state belongs to the partition of its key")
         name = self._settings.key

@@ -14,6 +14,7 @@ from streamline.blocks.python.function import UserError
 from streamline.blocks.python.messages.caller import MessageCaller, MessageSettings
 from streamline.errors import PipelineFailed
 from streamline.flow.items import Item, MessageBatch
+from streamline.flow.keyed_state import Place
 
 
 class MessageCall:
@@ -22,6 +23,7 @@ class MessageCall:
     Args:
         batch: None: it has none.
         work: done instead, with what calls the function; None: nothing but loading the block's file.
+        place: see `BlockState.open`.
 
     Attributes:
         future: what becomes of them.
@@ -34,17 +36,19 @@ class MessageCall:
         *,
         set_aside: bool = True,
         work: Callable[[MessageCaller], list[Item]] | None = None,
+        place: Place | None = None,
     ) -> None:
         self.batch = batch
         self.set_aside = set_aside
         self.work = work
+        self.place = place
         self.future: Future[list[Item]] = Future()
         self.thread: _Thread | None = None
 
     def run(self, caller: MessageCaller) -> list[Item]:
         """Do it, in the thread."""
         if self.batch is not None:
-            return caller.run(self.batch, set_aside=self.set_aside)
+            return caller.run(self.batch, set_aside=self.set_aside, place=self.place)
         return self.work(caller) if self.work is not None else []
 
 

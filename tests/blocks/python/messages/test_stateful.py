@@ -32,6 +32,7 @@ class MemoryStore:
     """A `StateStore`; `log` is what another owner has written, `restored` counts."""
 
     max_bytes: int | None = None
+    any_key = False
 
     def __init__(self) -> None:
         self.log: dict[bytes, bytes] = {}
