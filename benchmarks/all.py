@@ -25,6 +25,7 @@ SCRIPTS = (
     "batch_source",
     "streaming_python",
     "streaming_kafka",
+    "streaming_target",
 )
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -45,8 +45,8 @@ for number in range(int(open("blocks.txt").read())):
 """
 
 
-def own_processes(root: int) -> Iterator[int]:
-    """The process and those below it that are no plugins (nor below one)."""
+def own_processes(root: int, plugins: Sequence[bytes] = PLUGINS) -> Iterator[int]:
+    """The process and those below it that are no plugins (nor below one): no word of their command line is one's."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
@@ -58,7 +58,7 @@ def own_processes(root: int) -> Iterator[int]:
     while todo:
         pid = todo.pop()
         with suppress(OSError):
-            if not any(name in Path(f"/proc/{pid}/cmdline").read_bytes() for name in PLUGINS):
+            if not any(name in Path(f"/proc/{pid}/cmdline").read_bytes() for name in plugins):
                 yield pid
                 todo += children.get(pid, [])
 
