@@ -199,6 +199,8 @@ def _show_stream(app: App, explanation: StreamExplanation) -> None:
     print_text(f"{explanation.pipeline}: {', '.join(counts)}; delivery: {explanation.delivery}")
     for source in explanation.sources:
         print_text(f"\nSource {source.block}: {source.connector}")
+        if source.reads is not None:
+            _say(f"reads {source.reads}")
         _say(f"positions: in {source.positions}")
         _say("values are decoded for the blocks that use them" if source.decoded else "values pass as they come")
         if source.mappers:
@@ -219,6 +221,8 @@ def _show_stream(app: App, explanation: StreamExplanation) -> None:
             _say(f"state: in the compacted topic {topic}, with a copy in this project")
     for destination in explanation.destinations:
         print_text(f"\nDestination {destination.block}: {destination.connector}")
+        if destination.writes is not None:
+            _say(f"writes {destination.writes}")
         _say(f"what proves: {destination.proof}")
         if destination.copies:
             _say("it gets copies: other blocks have the same messages")

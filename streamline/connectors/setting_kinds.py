@@ -45,15 +45,19 @@ class Settings(dict[str, Any]):
         """Raise the error of a setting; `path` is below this mapping."""
         raise ConfigError(message, where=self._where(*self._path, *path), hint=hint, code=code)
 
-    def need(self, key: str, why: str = "") -> Any:
+    def need(self, key: str, why: str = "", hint: str | None = None) -> Any:
         """Return a setting that has to be there.
+
+        Args:
+            why: what it is.
+            hint: what to write; None: the key.
 
         Raises:
             ConfigError: it is missing.
         """
         if key not in self:
             name = ".".join((*self._path, key))
-            self.fail(f"`{name}` is missing{': ' + why if why else ''}", key, hint=f"add `{key}:`")
+            self.fail(f"`{name}` is missing{': ' + why if why else ''}", key, hint=hint or f"add `{key}:`")
         return self[key]
 
     def refuse_both(self, first: str, second: str, hint: str | None = None) -> None:
@@ -185,7 +189,7 @@ def choice(*choices: str, fold: Callable[[str], str] = str.lower) -> Kind:
         word = fold(value.strip()) if isinstance(value, str) else value
         if word not in choices:
             shown = repr(value) if isinstance(value, str) else kind_of(value)
-            raise WrongValueError(f"must be {' or '.join(choices)}, not {shown}")
+            raise WrongValueError(f"must be {', '.join(choices[:-1])} or {choices[-1]}, not {shown}")
         return str(word)
 
     return check

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +18,9 @@ from streamline.connectors.kafka.client import (
 )
 from streamline.connectors.kafka.failures import NOT_AUTHENTICATED, UNAVAILABLE, failure
 
+RECENT_SECONDS = 120.0
+"""librdkafka tells the same error of a broker again after 30 seconds at the latest."""
+
 log = logging.getLogger("streamline.kafka")
 log.addHandler(logging.NullHandler())
 
@@ -26,18 +30,19 @@ class Troubles:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._newest: Any = None
-        self._refused: Any = None
+        self._newest: tuple[Any, float] | None = None
+        self._refused: tuple[Any, float] | None = None
         self.fatal: KafkaError | None = None
 
     def tell(self, error: Any) -> None:
         """Take an error from librdkafka; its `error_cb`."""
         with self._lock:
+            now = time.monotonic()
             if error.name() in NOT_AUTHENTICATED:
-                self._refused = error
+                self._refused = error, now
             # `_ALL_BROKERS_DOWN` says less than the error of the single broker before it.
-            if self._newest is None or error.name() != "_ALL_BROKERS_DOWN":
-                self._newest = error
+            if _recent(self._newest) is None or error.name() != "_ALL_BROKERS_DOWN":
+                self._newest = error, now
 
     @contextlib.contextmanager
     def errors(self, request: str) -> Iterator[None]:
@@ -58,19 +63,22 @@ class Troubles:
         if not isinstance(cause, confluent_kafka.KafkaError):
             return failure(request, "_FAIL", str(error))
         with self._lock:
-            refused, newest = self._refused, self._newest
+            refused, newest = _recent(self._refused), _recent(self._newest)
         name = str(cause.name())
         if name == "_FATAL" and "group.instance.id" in cause.str():
             name = "FENCED_INSTANCE_ID"
         if name in UNAVAILABLE and refused is not None:
             return failure(request, refused.name(), refused.str())
-        reason = f"{name}: {cause.str()}"
-        if name in UNAVAILABLE and newest is not None:
-            reason += f" ({newest.str()})"
+        reason = newest.str() if name in UNAVAILABLE and newest is not None else f"{name}: {cause.str()}"
         failed = failure(request, name, reason, transient=cause.retriable(), fatal=cause.fatal())
         if cause.fatal():
             self.fatal = failed
         return failed
+
+
+def _recent(told: tuple[Any, float] | None) -> Any:
+    """Return an error that was told not long ago: an older one is not the reason of what fails now."""
+    return told[0] if told is not None and time.monotonic() - told[1] < RECENT_SECONDS else None
 
 
 def settings(connection: Connection, client_id: str, troubles: Troubles) -> dict[str, Any]:

@@ -187,7 +187,7 @@ class ConsumerThread:
 
     def note(self, text: str, level: str) -> None:
         """See `Surroundings`."""
-        self._exchange.call(self._context.note, f"{self._context.block}: {text}", level)
+        self._exchange.call(self._context.note, text, level)
 
     # -- its life
 

@@ -350,7 +350,7 @@ def _topics(given: Settings) -> tuple[tuple[str, ...], str | None]:
     if len(keys) > 1:
         given.refuse_both(*keys[:2])
     if not keys:
-        given.need("topics", "the topics to read")
+        given.need("topic", "what to read", "add `topic: NAME`, `topics: [NAME, NAME]` or `topic_pattern: REGEX`")
     value = given[keys[0]]
     if keys[0] == "topic_pattern" or (isinstance(value, str) and value.startswith("^")):
         try:

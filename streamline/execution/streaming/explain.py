@@ -18,6 +18,7 @@ class StreamSourceWords(msgspec.Struct):
     """A source block.
 
     Args:
+        reads: the topics and the cluster, if they are Kafka's.
         positions: where they are kept.
         decoded: whether its values are decoded on the way; False: they pass as bytes, or come decoded.
         mappers: of a tap: the mapper blocks behind it.
@@ -29,6 +30,7 @@ class StreamSourceWords(msgspec.Struct):
     replays: bool
     decoded: bool
     mappers: list[str] = []
+    reads: str | None = None
 
 
 class StreamRepartitionWords(msgspec.Struct):
@@ -54,12 +56,13 @@ class StreamTransformerWords(msgspec.Struct):
 
 
 class StreamSinkWords(msgspec.Struct):
-    """A sink block, and when its messages count as durable."""
+    """A sink block, and when its messages count as durable; `writes`: its topic and cluster, if they are Kafka's."""
 
     block: str
     connector: str
     proof: str
     copies: bool
+    writes: str | None = None
 
 
 class StreamEdgeWords(msgspec.Struct):
@@ -108,6 +111,7 @@ def explain(model: PipelineModel, plan: Plan) -> StreamExplanation:
                 replays=source.traits.replays,
                 decoded=any(step.kind == "decode" for step in routes[uuid]),
                 mappers=[mapper.uuid for mapper in plan.mappers.get(uuid, ())],
+                reads=_place(source.traits.topic_pattern or ", ".join(source.traits.topics), source.traits.cluster),
             )
             for uuid, source in plan.sources.items()
         ],
@@ -122,7 +126,10 @@ def explain(model: PipelineModel, plan: Plan) -> StreamExplanation:
             for uuid in plan.transforms
         ],
         destinations=[
-            StreamSinkWords(uuid, sink.name, sink.traits.proof, uuid in copied) for uuid, sink in plan.sinks.items()
+            StreamSinkWords(
+                uuid, sink.name, sink.traits.proof, uuid in copied, _place(sink.traits.topic or "", sink.traits.cluster)
+            )
+            for uuid, sink in plan.sinks.items()
         ],
         edges=[
             StreamEdgeWords(source, path[1:-1], path[-1], plan.deliveries[source, path[-1]])
@@ -136,6 +143,10 @@ def explain(model: PipelineModel, plan: Plan) -> StreamExplanation:
 def _repartition(plan: Plan, block: str) -> StreamRepartitionWords | None:
     each = plan.repartitions.get(block)
     return StreamRepartitionWords(each.field, each.topic) if each is not None else None
+
+
+def _place(topics: str, cluster: str | None) -> str | None:
+    return f"{topics} at {cluster}" if topics and cluster is not None else None
 
 
 def _dead_letters(plan: Plan) -> str | None:

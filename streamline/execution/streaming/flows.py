@@ -121,16 +121,29 @@ class Flows(RouteBuilder):
 
     def _refuser(self, source: str) -> Callable[[Sequence[BadRecord]], None]:
         counts = self.run.progress.of(source)
+        told: set[str] = self.plan.sources[source].memory.setdefault("stages_that_refused", set())
 
         def refuse(records: Sequence[BadRecord]) -> None:
             if self.plan.settings.on_error == "stop":
                 raise refusal(source, records[0])
             for record in records:
                 counts.refused(record.stream, 1, record.sink, record.stream)
+                if record.stage not in told:
+                    told.add(record.stage)
+                    self._tell_first(source, record)
             if self.box is not None:
                 self.box.refuse(source, records)
 
         return refuse
+
+    def _tell_first(self, source: str, record: BadRecord) -> None:
+        """Tell of the first message that a stage has refused in this run."""
+        known = record.stage in self.plan.transforms or record.stage in self.plan.sinks
+        block = record.stage if known else record.sink or source
+        error = record.error.partition("\n")[0]
+        self.run.warn(
+            block, f"a message is a dead letter: {error}; `streamline dead-letters list {self.plan.pipeline}` shows all"
+        )
 
 
 def refusal(source: str, record: BadRecord) -> MessageRefused:

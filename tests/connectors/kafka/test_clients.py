@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from importlib import metadata
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -104,6 +105,29 @@ def test_a_compression_that_cannot_be_read_names_what_to_install() -> None:
     assert error.code == "kafka.codec_missing"
     assert not error.transient
     assert "streamline[kafka-compression]" in str(error)
+
+
+def test_an_error_of_a_connection_explains_what_fails_soon_after_it_and_nothing_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    confluent_kafka = pytest.importorskip("confluent_kafka")
+    from streamline.connectors.kafka import confluent_shared_client as module
+
+    def error(name: str, text: str) -> Any:
+        return confluent_kafka.KafkaError(getattr(confluent_kafka.KafkaError, name), text)
+
+    now = [1000.0]
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    troubles = module.Troubles()
+    troubles.tell(error("_AUTHENTICATION", "wrong password"))
+    late = confluent_kafka.KafkaException(error("_TIMED_OUT", "nothing came"))
+    assert troubles.failure(late, "read").code == "kafka.authentication_failed"
+    now[0] += 121
+    assert troubles.failure(late, "read").transient
+    troubles.tell(error("_TRANSPORT", "Connection refused"))
+    assert "Connection refused" in troubles.failure(late, "read").message
+    now[0] += 121
+    assert "Connection refused" not in troubles.failure(late, "read").message
 
 
 def test_case_33_no_queue_of_the_library_is_ever_full() -> None:

@@ -128,7 +128,7 @@ def test_no_password_is_shown_in_an_error() -> None:
     ("text", "code", "place"),
     [
         ("topic: orders", "setting.invalid", "bootstrap_server"),
-        ("bootstrap_server: a:1", "setting.invalid", "topics"),
+        ("bootstrap_server: a:1", "setting.invalid", "topic"),
         ("bootstrap_server: a\ntopic: t", "setting.invalid", "bootstrap_server"),
         (SOURCE + "tpic: x", "setting.unknown", "tpic"),
         (SOURCE + "ssl_config: {ca: x}", "setting.unknown", "ssl_config.ca"),

@@ -187,7 +187,7 @@ class MessageCaller:
         except ValueError as error:
             raise self._wrong(str(error)) from None
         if rows is None:
-            raise self._wrong(f"a {type(result).__name__}")
+            raise self._wrong(f"a value of type {type(result).__name__}")
         return rows
 
     def _make_windows(self) -> Windows | None:
