@@ -154,11 +154,14 @@ DEFAULT_SYSTEMS: Mapping[Role, str] = {"tap": "sqlite", "target": "duckdb"}
 """What `streamline add` uses where nothing is named."""
 
 IN_PROCESS: Mapping[str, InProcess] = {
+    "amazon_s3": InProcess(stream="streamline.connectors.objects.connector:AMAZON_S3"),
     "duckdb": InProcess(stream="streamline.connectors.tables.connector:DUCKDB"),
     "files": InProcess(stream="streamline.connectors.files.connector:CONNECTOR"),
     "http": InProcess(stream="streamline.connectors.http.connector:CONNECTOR"),
     "kafka": InProcess(stream="streamline.connectors.kafka.connector:CONNECTOR"),
+    "objects": InProcess(stream="streamline.connectors.objects.connector:OBJECTS"),
     "postgres": InProcess(stream="streamline.connectors.tables.connector:POSTGRES"),
+    "s3": InProcess(stream="streamline.connectors.objects.connector:S3"),
     # Taps and targets, whatever their names.
     "singer": InProcess(stream="streamline.connectors.singer.connector:SINGER"),
     "stdin": InProcess(stream="streamline.connectors.stdio.connector:STDIN"),

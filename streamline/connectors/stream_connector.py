@@ -142,6 +142,7 @@ class StreamContext(msgspec.Struct, frozen=True, kw_only=True):
         set_aside: messages that a sink cannot deliver are refused while later ones are delivered; if not, the first of
             them is refused before anything after it is delivered, which ends the run.
         must_arrive: of what a sink is opened for, ids whose messages must not be refused: that fails the sink.
+        letters: what a sink is sent are dead letters of earlier runs.
         note: writes a line to the run's log, with its level (`INFO`, `WARNING`); secrets are masked.
         secret: has a value masked from now on.
     """
@@ -160,6 +161,7 @@ class StreamContext(msgspec.Struct, frozen=True, kw_only=True):
     start: Mapping[str, bytes] = {}
     memory: MutableMapping[str, Any] = {}
     must_arrive: frozenset[str] = frozenset()
+    letters: bool = False
     note: Callable[[str, str], None] = lambda message, level: None
     secret: Callable[[str], None] = lambda value: None
 

@@ -33,6 +33,8 @@ from streamline.connectors.kafka.client import (
 )
 from streamline.connectors.kafka.offset_parts import committed_of, decode_part, encode_part
 from streamline.connectors.kafka.source import KafkaSource
+from streamline.connectors.objects.settings import object_settings
+from streamline.connectors.objects.sink import ObjectSink
 from streamline.connectors.python.sink import PythonSink
 from streamline.connectors.python.source import PythonSource
 from streamline.connectors.python.user_class import UserClass
@@ -380,6 +382,40 @@ class LinesOfOutput(MessageSinkCase):
         self._file.close()
 
 
+class AnyLaneObjectSink(AnyLane, ObjectSink):
+    gate: threading.Event
+
+    def _open(self) -> StreamWriter:
+        writer = super()._open()
+        line_of = writer._line
+
+        def line(data: Any) -> bytes:
+            if data.get("do") == "fail":
+                raise ValueError("it has no text")
+            if data.get("do") == "wait":
+                self.gate.wait(PATIENCE)
+            return line_of(data)
+
+        writer._line = line
+        return writer
+
+
+class ObjectFiles(MessageSinkCase):
+    name = "ObjectSink"
+    ROOM = 2
+
+    def _sink(self, id: str) -> Any:
+        about = StreamContext(pipeline="p", block=id, root=self.folder)
+        config = {"url": "files", "max_file_seconds": 0.01}
+        sink = AnyLaneObjectSink(object_settings("objects", config, about, lambda *path: ""), about)
+        sink.gate = self._gate
+        return sink
+
+    def durable(self) -> list[int]:
+        files = (self.folder / "files").glob("numbers/*.jsonl")
+        return sorted(msgspec.json.decode(line)["id"] for file in files for line in file.read_bytes().splitlines())
+
+
 class LinesOfInput(SourceCase):
     """Number n is the n-th line of the standard input, which is begun after the numbers that are proven."""
 
@@ -468,4 +504,4 @@ class Requests(SourceCase):
 
 
 MESSAGE_SOURCES: list[type[SourceCase]] = [Kafka, PythonClass, LinesOfFile, LinesOfInput, Requests]
-MESSAGE_SINKS: list[type[SinkCase]] = [PythonClassSink, DuckDBTable, HttpRequests, LinesOfOutput]
+MESSAGE_SINKS: list[type[SinkCase]] = [PythonClassSink, DuckDBTable, HttpRequests, LinesOfOutput, ObjectFiles]

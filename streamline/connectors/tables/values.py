@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from decimal import Decimal
 from typing import Any, Literal, TypeAlias
 from uuid import UUID
@@ -102,11 +102,13 @@ def sql_type(family: Family, system: System) -> str:
 
 def family_of(values: Sequence[Any]) -> Family | None:
     """Return the narrowest family that holds all values; None: there are only nulls."""
-    families = {_family(value) for value in values if value is not None}
-    if not families:
-        return None
-    if len(families) == 1:
-        return families.pop()
+    return widest({_family(value) for value in values if value is not None})
+
+
+def widest(families: Set[Family]) -> Family | None:
+    """Return the narrowest family that holds all values of these; None: there are none."""
+    if len(families) < 2:
+        return next(iter(families), None)
     if "json" in families:
         return "json"
     for wider in ({"integer", "wide"}, {"integer", "wide", "number"}, {"integer", "wide", "number", "decimal"}):

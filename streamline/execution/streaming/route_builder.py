@@ -31,7 +31,7 @@ class RouteBuilder:
 
     Args:
         attempt: its number, from 1.
-        only: uuids of the sinks to open; None: all.
+        only: uuids of the sinks to open, for dead letters; None: all.
 
     Attributes:
         singer: the taps and targets among the blocks.
@@ -43,6 +43,7 @@ class RouteBuilder:
         self.run = run
         self.plan = plan
         self.attempt = attempt
+        self._letters = only is not None
         self._workers: dict[str, MessageWorker] = {}
         self.singer: SingerAttempt | None = None
         if plan.singer is not None:
@@ -80,7 +81,15 @@ class RouteBuilder:
         """Return what the connector of a block is opened with."""
         project = self.run.project
         checkout = checkout_id(project.root, project.ensure_work_dir())
-        return context_of(self.run, self.plan.pipeline, self.plan.settings, block, checkout=checkout, **more)
+        return context_of(
+            self.run,
+            self.plan.pipeline,
+            self.plan.settings,
+            block,
+            checkout=checkout,
+            letters=self._letters,
+            **more,
+        )
 
     def tell(self, end: EndPlan) -> None:
         """Give a class of the user what other functions of blocks get as keyword arguments."""

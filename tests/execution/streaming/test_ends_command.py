@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from tests.connectors.http.serving import serving
@@ -101,3 +102,22 @@ def test_a_sender_is_answered_when_its_messages_are_written(project: BatchProjec
     running.signal(signal.SIGTERM)
     running.finish().expect(0)
     assert project.lines("out.txt") == ["1", "2"]
+
+
+def test_killed_with_files_open_it_goes_on_from_whole_files(project: BatchProject) -> None:
+    (project.root / "in.jsonl").parent.mkdir(parents=True, exist_ok=True)
+    lines = project.root / "in.jsonl"
+    lines.write_text('{"id": 1}\n{"id": 2}\n')
+    project.block("read", "connector_type: files\npath: in.jsonl\n", type="data_loader", language="yaml")
+    sink = "connector_type: objects\nurl: out\nformat: parquet\nmax_file_seconds: 3600\n"
+    project.block("keep", sink, type="data_exporter", language="yaml")
+    project.save()
+    running = project.start("run", "p")
+    wait_until(lambda: list(project.root.glob("out/.streamline-*/*")), "an open file")
+    running.kill()
+    assert not list(project.root.glob("out/**/*.parquet"))
+    lines.write_text('{"id": 1}\n{"id": 2}\n{"id": 3}\n')
+    project.run("--until-caught-up").expect(0)
+    (file,) = project.root.glob("out/read/*.parquet")
+    assert pq.read_table(file).to_pylist() == [{"id": 1}, {"id": 2}, {"id": 3}]
+    assert not list(project.root.glob("out/.streamline-*"))
