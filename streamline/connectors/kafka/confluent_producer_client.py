@@ -104,27 +104,29 @@ class ConfluentProducer:
             with contextlib.suppress(Unavailable, KafkaException):
                 within(timeout, "close the producer", partial(_end, library, timeout))
 
-    def send(self, number: int, message: Outgoing) -> None:
+    def send(self, numbers: Sequence[int], messages: Sequence[Outgoing]) -> None:
         """See `outbox.Library.send`."""
-        time_ms = message.time
-        try:
-            self._library.produce(
-                message.topic,
-                message.value,
-                message.key,
-                -1 if message.partition is None else message.partition,
-                on_delivery=partial(self._delivered, self._outbox.round, number),
-                # librdkafka takes 0 for now, so 1970 itself cannot be written.
-                timestamp=0 if time_ms is None else time_ms or 1,
-                headers=message.headers,
-            )
-        except KafkaException as error:
-            cause = error.args[0]
-            if cause.name() in REFUSED:
-                self._outbox.refuse(number, cause.name(), cause.str())
-            else:
-                self._raise_if_fatal()
-                self._outbox.failed(number, _name(cause), cause.str())
+        produce, of_round = self._library.produce, self._outbox.round
+        for number, message in zip(numbers, messages, strict=True):
+            time_ms = message.time
+            try:
+                produce(
+                    message.topic,
+                    message.value,
+                    message.key,
+                    -1 if message.partition is None else message.partition,
+                    on_delivery=partial(self._delivered, of_round, number),
+                    # librdkafka takes 0 for now, so 1970 itself cannot be written.
+                    timestamp=0 if time_ms is None else time_ms or 1,
+                    headers=message.headers,
+                )
+            except KafkaException as error:
+                cause = error.args[0]
+                if cause.name() in REFUSED:
+                    self._outbox.refuse(number, cause.name(), cause.str())
+                else:
+                    self._raise_if_fatal()
+                    self._outbox.failed(number, _name(cause), cause.str())
 
     def wait(self, timeout: float) -> bool:
         """See `outbox.Library.wait`."""

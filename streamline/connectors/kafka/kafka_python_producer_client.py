@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -24,6 +24,14 @@ from streamline.connectors.kafka.client import (
 from streamline.connectors.kafka.deadlines import Call, within
 from streamline.connectors.kafka.failures import failure
 from streamline.connectors.kafka.kafka_python_admin_client import KafkaPythonAdmin
+from streamline.connectors.kafka.kafka_python_batches_client import (
+    Deliveries,
+    Delivery,
+    Numbered,
+    Places,
+    append,
+    batches_known,
+)
 from streamline.connectors.kafka.kafka_python_shared_client import (
     code_of,
     keep_refreshing,
@@ -43,6 +51,8 @@ INIT_SECONDS = 30.0
 MISSING_SECONDS = 10.0
 """A topic that does not exist is looked for again after so long."""
 FOREVER_MS = 10**12
+OVERHEAD_BYTES = 128
+"""More than a message without headers takes besides its key and value."""
 CODECS = {"gzip": codec.has_gzip, "lz4": codec.has_lz4, "zstd": codec.has_zstd, "snappy": codec.has_snappy}
 
 
@@ -61,7 +71,8 @@ class KafkaPythonProducer:
         self._admin = KafkaPythonAdmin(connection, options.client_id)
         self._library: Any = None
         self._outbox = Outbox(self, transactional=options.transactional_id is not None)
-        self._futures: list[tuple[int, Any]] = []
+        self._appends = batches_known()
+        self._sent: list[Deliveries] = []
         self._failed = False  # a message, since the library was opened
         self._opened_at = 0.0
         self._initialized = False  # the library's transactions
@@ -132,7 +143,7 @@ class KafkaPythonProducer:
 
     def abort(self, timeout: float) -> None:
         """See `Producer.abort`."""
-        self._futures = []
+        self._sent = []
         self._outbox.drop()
         if self._failed:
             # After a failed batch the library goes on with sequence numbers that the broker does not expect. A new
@@ -151,37 +162,86 @@ class KafkaPythonProducer:
                 within(timeout, "close the producer", partial(_end, library, timeout / 2))
         self._admin.close()
 
-    def send(self, number: int, message: Outgoing) -> None:
+    def send(self, numbers: Sequence[int], messages: Sequence[Outgoing]) -> None:
         """See `outbox.Library.send`."""
-        topic = message.topic
-        if topic not in self._known and not self._find(number, topic):
-            return None
+        give = self._append if self._appends else self._send_each
+        give(zip(numbers, messages, strict=True))
+
+    def _check(self, number: int, message: Outgoing) -> bool:
+        """Return whether a message can be given to the library."""
+        if message.topic not in self._known and not self._find(number, message.topic):
+            return False
+        reason = ""
         if message.key is None and message.value is None:
-            return self._outbox.refuse(number, "INVALID_RECORD", "kafka-python writes no message without key and value")
-        if message.headers and any(value is None for _, value in message.headers):
-            return self._outbox.refuse(number, "INVALID_RECORD", "kafka-python writes no header without a value")
+            reason = "kafka-python writes no message without key and value"
+        elif message.headers and any(value is None for _, value in message.headers):
+            reason = "kafka-python writes no header without a value"
+        if reason:
+            self._outbox.refuse(number, "INVALID_RECORD", reason)
+        return not reason
+
+    def _append(self, numbered: Iterable[Numbered]) -> None:
+        """Append messages to the library's batches, by partition."""
+        messages = [each for each in numbered if self._check(*each)]
+        library, limit = self._library, self._options.max_message_bytes - OVERHEAD_BYTES
+        topics = {topic: self._places(topic) for topic in {message.topic for _, message in messages}}
+        of_place: dict[Any, list[Numbered]] = {}
+        for each in messages:
+            number, message = each
+            key, value, places = message.key, message.value, topics[message.topic]
+            try:
+                if not isinstance(places, Places):
+                    raise places
+                if message.headers or len(key or b"") + len(value or b"") > limit:
+                    library._ensure_valid_record_size(library._estimate_size_in_bytes(key, value, message.headers))
+                of_place.setdefault(places.place(message), []).append(each)
+            except (errors.KafkaError, ValueError) as error:
+                self._not_sent(number, message, error)
+        for place, of_this in of_place.items():
+            try:
+                self._sent += append(library, place, of_this)
+            except errors.KafkaError as error:
+                for number, message in of_this:
+                    self._not_sent(number, message, error)
+
+    def _places(self, topic: str) -> Places | errors.KafkaError:
         try:
-            future = self._library.send(
-                topic,
-                value=message.value,
-                key=message.key,
-                headers=message.headers,
-                partition=message.partition,
-                timestamp_ms=message.time,
-            )
-        except errors.MessageSizeTooLargeError as error:
-            self._outbox.refuse(number, "MSG_SIZE_TOO_LARGE", str(error.args[0]))
-        except ValueError as error:
-            self._outbox.refuse(number, "_UNKNOWN_PARTITION", str(error))
-        except errors.KafkaTimeoutError:
-            # The topic is gone. The library would wait as long for each of its messages.
-            self._known.discard(topic)
-            self._doubt(number, topic)
+            return Places(topic, self._library)
         except errors.KafkaError as error:
+            return error
+
+    def _send_each(self, numbered: Iterable[Numbered]) -> None:
+        """Give messages to a library whose batches are not known."""
+        for number, message in numbered:
+            if not self._check(number, message):
+                continue
+            try:
+                future = self._library.send(
+                    message.topic,
+                    value=message.value,
+                    key=message.key,
+                    headers=message.headers,
+                    partition=message.partition,
+                    timestamp_ms=message.time,
+                )
+            except (errors.KafkaError, ValueError) as error:
+                self._not_sent(number, message, error)
+            else:
+                self._sent.append(Delivery(number, future))
+
+    def _not_sent(self, number: int, message: Outgoing, error: Exception) -> None:
+        """A message was not given to the library."""
+        if isinstance(error, errors.MessageSizeTooLargeError):
+            self._outbox.refuse(number, "MSG_SIZE_TOO_LARGE", str(error.args[0]))
+        elif isinstance(error, ValueError):
+            self._outbox.refuse(number, "_UNKNOWN_PARTITION", str(error))
+        elif isinstance(error, errors.KafkaTimeoutError):
+            # The topic is gone. The library would wait as long for each of its messages.
+            self._known.discard(message.topic)
+            self._doubt(number, message.topic)
+        else:
             self._raise_if_fatal("deliver messages")
             self._outbox.failed(number, code_of(error), reason_of(error))
-        else:
-            self._futures.append((number, future))
 
     def wait(self, timeout: float) -> bool:
         """See `outbox.Library.wait`."""
@@ -195,14 +255,14 @@ class KafkaPythonProducer:
             except errors.UnknownError:  # a batch was taken apart meanwhile
                 if time.monotonic() > deadline:
                     return False
-            if all(future.is_done for _, future in self._futures):
+            if all(deliveries.is_done for deliveries in self._sent):
                 break
             time.sleep(0.01)
-        for number, future in self._futures:
-            if future.exception is not None:
+        for deliveries in self._sent:
+            for number, error in deliveries.failures():
                 self._failed = True
-                self._outbox.failed(number, code_of(future.exception), reason_of(future.exception))
-        self._futures = []
+                self._outbox.failed(number, code_of(error), reason_of(error))
+        self._sent = []
         return True
 
     def recover(self, timeout: float) -> None:
@@ -267,6 +327,7 @@ class KafkaPythonProducer:
 
     def _drop_library(self) -> None:
         library, self._library = self._library, None
+        self._known.clear()
         self._failed = self._initialized = False
         self._commit = None
         threading.Thread(target=_end, args=(library, 0.0), daemon=True).start()

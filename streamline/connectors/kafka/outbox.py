@@ -30,8 +30,8 @@ TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 class Library(Protocol):
     """What the outbox asks of a client library's producer."""
 
-    def send(self, number: int, message: Outgoing) -> None:
-        """Give a message to the library. Failures go to `Outbox.failed` or `Outbox.refuse`."""
+    def send(self, numbers: Sequence[int], messages: Sequence[Outgoing]) -> None:
+        """Give messages to the library. Failures go to `Outbox.failed` or `Outbox.refuse`, by number."""
         ...
 
     def wait(self, timeout: float) -> bool:
@@ -70,13 +70,17 @@ class Outbox:
 
     def add(self, messages: Sequence[Outgoing]) -> None:
         """Take messages and give them to the library."""
-        send = self._library.send
-        number = len(self._messages)
+        first = len(self._messages)
         self._messages.extend(messages)
-        for message in messages:
-            if message.topic in self._topics or self._is_topic(number, message.topic):
-                send(number, message)
-            number += 1
+        numbers: Sequence[int] = range(first, len(self._messages))
+        if not self._topics.issuperset(message.topic for message in messages):
+            numbers = [
+                number
+                for number, message in zip(numbers, messages, strict=True)
+                if message.topic in self._topics or self._is_topic(number, message.topic)
+            ]
+            messages = [self._messages[number] for number in numbers]
+        self._library.send(numbers, messages)
 
     def _is_topic(self, number: int, topic: str) -> bool:
         """Return whether a topic's name is valid; if it is not, the message is refused."""
@@ -127,8 +131,7 @@ class Outbox:
             except Unavailable:
                 return None
             self._sent_again = self._groups.pop()
-            for number in self._sent_again:
-                self._library.send(number, self._messages[number])
+            self._library.send(self._sent_again, [self._messages[number] for number in self._sent_again])
         undelivered = [self._undelivered[number] for number in sorted(self._undelivered)]
         self._clear()
         return undelivered

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,7 +19,7 @@ class Library:
     """Delivers to the topics that there are, and waits in vain for the others."""
 
     _transaction_manager = None
-    _metadata = None
+    _metadata = SimpleNamespace(available_partitions_for_topic=lambda topic: {0})
 
     def __init__(self) -> None:
         self.topics = {"out"}
@@ -35,6 +35,10 @@ class Library:
         self.sent += 1
         return SimpleNamespace(is_done=True, exception=None)
 
+    def append(self, place: Any, messages: Sequence[Any]) -> list[Any]:
+        self.sent += len(messages)
+        return []
+
     def _wait_for(self, topic: str) -> None:
         if topic not in self.topics:
             self.waits += 1
@@ -44,7 +48,10 @@ class Library:
         """Nothing waits."""
 
 
-def test_a_topic_that_is_deleted_and_created_again(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("known", [True, False])
+def test_a_topic_that_is_deleted_and_created_again(known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "batches_known", lambda: known)
+    monkeypatch.setattr(module, "append", Library.append)
     library: Any = Library()
     producer = KafkaPythonProducer(CONNECTION, ProducerOptions(client_id="c"))
     producer._library = library

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -26,8 +26,8 @@ class FakeLibrary:
         self.stuck = False
         self.recovery_error: KafkaError | None = None
 
-    def send(self, number: int, message: Outgoing) -> None:
-        self.waiting.append((number, message))
+    def send(self, numbers: Sequence[int], messages: Sequence[Outgoing]) -> None:
+        self.waiting += zip(numbers, messages, strict=True)
 
     def wait(self, timeout: float) -> bool:
         if self.stuck:
