@@ -156,6 +156,14 @@ class MessageBatch(msgspec.Struct):
             return origin, False
         return self.lineage[number], True
 
+    def made_of_all(self) -> Sequence[Origin | None]:
+        """Return the origin of each message that it is, or is most likely made of."""
+        if self.lineage is None:
+            return self.origins if self.origins is not None else [None] * len(self.data)
+        if self.origins is None:
+            return self.lineage
+        return [own or other for own, other in zip(self.origins, self.lineage, strict=True)]
+
 
 class Schema(msgspec.Struct, frozen=True):
     """A SCHEMA message.

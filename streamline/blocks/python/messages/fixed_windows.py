@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from streamline.blocks.python.messages.keyed_state import BlockState
-from streamline.blocks.python.messages.window_contents import Folding, chunks, decoded_messages, joined
+from streamline.blocks.python.messages.window_contents import FRAME, Folding, decoded_messages, joined, split
 from streamline.blocks.python.messages.window_settings import WindowSettings
 from streamline.blocks.python.messages.window_store import Closed, PartitionWindows, after, packed, unpacked
 
@@ -21,6 +21,8 @@ _MISSING: Any = object()
 
 MOST_HELD = 500_000
 """Entries of the state that a partition's windows hold in memory."""
+
+PIECE_BYTES = 4096
 
 _START = 11
 """Where the start stands in a name, behind a tag of three bytes and the end."""
@@ -59,6 +61,10 @@ class _OpenWindow(ABC):
         """Return the names of entries that are in the state and not in `held`."""
         return [] if self.complete else self.partition.state.names(self.name, after(self.name))
 
+    def add(self, key: bytes, message: Any) -> None:
+        """Add a message."""
+        self.take(key, self.changed(key, message))
+
     @abstractmethod
     def changed(self, key: bytes, message: Any) -> Any:
         """Return what `new` gets for a message; changes nothing yet."""
@@ -81,26 +87,48 @@ class _MessagesWindow(_OpenWindow):
 
     __slots__ = ()
 
+    def add(self, key: bytes, message: Any) -> None:
+        before = self.new.get(key)
+        if before is None:
+            self.new[key] = message
+        elif type(before) is not bytes:
+            before.append(message)
+        elif len(before) + len(message) + len(key) < self.partition.piece:
+            self.new[key] = before + message  # cheaper than a list, and smaller
+        else:
+            self.new[key] = [before, message]
+
     def changed(self, key: bytes, message: Any) -> Any:
         return message
 
     def take(self, key: bytes, change: Any) -> None:
-        messages = self.new.get(key)
-        if messages is None:
-            self.new[key] = [change]
-        else:
-            messages.append(change)
+        self.add(key, change)
 
     def collect(self) -> None:
-        partition = self.partition
-        most, first, last = partition.state.max_bytes, partition.meta.number + 1, partition.used
-        for key, messages in self.new.items():
-            numbers = self.held.setdefault(key, [])
-            for number, chunk in enumerate(chunks(messages, key, most), first):
-                partition.changes[self.name + key + packed(number)] = chunk
-                numbers.append(number)
-                last = max(last, number)
-        partition.used = last
+        partition, held = self.partition, self.held
+        changes, most, first = partition.changes, partition.state.max_bytes or 1 << 62, partition.meta.number + 1
+        suffix = packed(first)
+        one: tuple[int, ...] = (first,)
+        for key, new in self.new.items():
+            messages = (new,) if type(new) is bytes else new
+            value, numbers = joined(messages), one
+            if len(value) + len(key) + FRAME <= most:
+                changes[self.name + key + suffix] = value
+            else:
+                values = list(split(messages, key, most))
+                numbers = tuple(range(first, first + len(values)))
+                for number, value in zip(numbers, values, strict=True):
+                    changes[self.name + key + packed(number)] = value
+                partition.used = max(partition.used, numbers[-1])
+            before = held.get(key)
+            if before is None:
+                held[key] = numbers
+            elif type(before) is list:
+                before += numbers
+            else:
+                held[key] = [*before, *numbers]
+        if self.new:
+            partition.used = max(partition.used, first)
         self.new = {}
 
     def contents(self) -> Iterator[tuple[bytes, Any]]:
@@ -117,7 +145,7 @@ class _MessagesWindow(_OpenWindow):
                 messages += decoded_messages(state.read(name) or b"[]")
                 changes[name] = None
             if key in new:
-                messages += decoded_messages(joined(new[key]))
+                messages += decoded_messages(joined((new[key],) if type(new[key]) is bytes else new[key]))
             yield key, messages
 
 
@@ -141,12 +169,8 @@ class _FoldedWindow(_OpenWindow):
 
     def collect(self) -> None:
         partition = self.partition
-        encoded, changes, name, most = (
-            partition.folding.encoded,
-            partition.changes,
-            self.name,
-            partition.state.max_bytes,
-        )
+        encoded, most = partition.folding.encoded, partition.state.max_bytes
+        changes, name = partition.changes, self.name
         for key, value in self.new.items():
             changes[name + key] = encoded(value, key, most)
         self.held.update(self.new)
@@ -177,7 +201,10 @@ class FixedWindows(PartitionWindows):
         super().__init__(state, b"m" if folding is None else b"f", block)
         self.settings = settings
         self._folding = folding
+        self.piece = min(PIECE_BYTES, state.max_bytes or PIECE_BYTES) - FRAME
+        """Messages of one key are joined at once as long as they are shorter, the key counted."""
         self.used = 0
+        """The newest number of an entry."""
         self._windows: dict[tuple[int, int], _OpenWindow] = {}
         self._starts: dict[int, _OpenWindow] = {}
         """Those of the size that is set now, by their starts."""
@@ -206,7 +233,7 @@ class FixedWindows(PartitionWindows):
         size, step = self.settings.size, self.settings.step
         start = at - at % step
         if size == step and (window := self._starts.get(start)) is not None:
-            window.take(key, window.changed(key, message))
+            window.add(key, message)
             return True
         changes: list[tuple[_OpenWindow, Any]] = []
         while (end := start + size) > at and (watermark is None or end > watermark):

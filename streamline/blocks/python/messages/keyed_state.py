@@ -15,8 +15,15 @@ import msgspec
 from streamline.flow.items import MessageBatch, Origin
 from streamline.flow.keyed_state import Place, StateStore
 
-WRITE_SECONDS = 1.0
-"""Saved changes are written to the store no more often."""
+WRITE_SECONDS = 5.0
+"""Saved changes are written to the store after so long: of a key that changes often, only the last one is."""
+
+MOST_WAITING = 200_000
+MOST_WAITING_BYTES = 64 << 20
+"""They are written earlier if they are more."""
+
+MARK_SECONDS = 1.0
+"""The logs are asked for where they stand no more often."""
 
 _MISSING: Any = object()
 _JSON = msgspec.json.Encoder()
@@ -121,7 +128,8 @@ class BlockState:
         """By source: what is on its way with a position that is not saved."""
         self._saved: dict[Place, tuple[Changes, int | None]] = {}
         """Saved, and not in the store yet."""
-        self._written_at = time.monotonic()
+        self._waiting = self._waiting_bytes = 0
+        self._written_at = self._marked_at = time.monotonic()
 
     # -- in a call
 
@@ -218,7 +226,8 @@ class BlockState:
         if not changes:
             return []
         marks: Mapping[Place, int] = {}
-        if time.monotonic() - self._written_at >= WRITE_SECONDS:
+        if time.monotonic() - self._marked_at >= MARK_SECONDS:
+            self._marked_at = time.monotonic()
             marks = self._store.marks(changes)
         self._proposed.setdefault(source, deque()).append(_Proposed(number, changes, marks))
         return [_log_batch(place, changed, sink) for place, changed in changes.items()]
@@ -231,10 +240,14 @@ class BlockState:
                 break
             for place in [place for place in each.changes if str(place) in keys]:
                 changes, mark = self._saved.get(place, ({}, None))
-                changes.update(each.changes.pop(place))
+                new = each.changes.pop(place)
+                changes.update(new)
                 self._saved[place] = changes, each.marks.get(place, mark)
+                self._waiting += len(new)
+                self._waiting_bytes += sum(map(len, filter(None, new.values())))
         self._proposed[source] = deque(each for each in proposed if each.changes)
-        if time.monotonic() - self._written_at >= WRITE_SECONDS:
+        full = self._waiting >= MOST_WAITING or self._waiting_bytes >= MOST_WAITING_BYTES
+        if full or time.monotonic() - self._written_at >= WRITE_SECONDS:
             self._write()
 
     def drop(self, places: Collection[Place]) -> None:
@@ -257,6 +270,7 @@ class BlockState:
             self._store.close()
 
     def _write(self) -> None:
+        self._waiting = self._waiting_bytes = 0
         self._written_at = time.monotonic()
         while self._saved:
             place, (changes, mark) = self._saved.popitem()

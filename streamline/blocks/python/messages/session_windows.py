@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from streamline.blocks.python.messages.keyed_state import BlockState
-from streamline.blocks.python.messages.window_contents import Folding, chunks, decoded_messages, joined
+from streamline.blocks.python.messages.window_contents import Folding, decoded_messages, joined, split
 from streamline.blocks.python.messages.window_store import Closed, PartitionWindows, after, packed, unpacked
 from streamline.flow.codecs.message_data import load_data
 
@@ -175,7 +175,7 @@ class SessionWindows(PartitionWindows):
 
     def _add_messages(self, key: bytes, session: _Session, most: int | None) -> None:
         prefix = self.tag + _MESSAGES + len(key).to_bytes(4, "big") + key + packed(session.last)
-        for chunk in chunks(session.new, key, most):
+        for chunk in split(session.new, key, most or 1 << 62):
             self.meta.number += 1
             name = prefix + packed(self.meta.number)
             self.changes[name] = chunk

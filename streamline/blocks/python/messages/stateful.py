@@ -126,7 +126,11 @@ def _propose(position: Position, places: Collection[Place], log: str, caller: Me
 
 def _by_partition(batch: MessageBatch) -> Sequence[MessageBatch]:
     """Return the messages of each partition, in their order."""
-    numbers: dict[Place | None, list[int]] = {}
-    for number in range(batch.count):
-        numbers.setdefault(place_of(batch.made_of(number)[0]), []).append(number)
+    numbers: dict[tuple[str, int] | None, list[int]] = {}
+    for number, origin in enumerate(batch.made_of_all()):
+        place = (origin.topic, origin.partition) if origin is not None else None
+        if (theirs := numbers.get(place)) is None:
+            numbers[place] = [number]
+        else:
+            theirs.append(number)
     return [batch] if len(numbers) == 1 else [batch.only(chosen) for chosen in numbers.values()]

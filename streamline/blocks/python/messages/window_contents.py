@@ -14,12 +14,12 @@ from streamline.flow.codecs.message_data import dump_data, load_data
 
 _EXACTLY = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_SUBCLASS
 _SIMPLE = frozenset([int, float, str, bool, type(None)])
-_FRAME = 64
+FRAME = 64
 """Bytes that an entry of the state may have besides the key of its message and its value."""
 
 
 def encoded_message(data: Any) -> bytes:
-    """Return a message as the state keeps it.
+    """Return a message as the state keeps it, with a comma behind it.
 
     Raises:
         ValueError: JSON cannot express it.
@@ -31,36 +31,33 @@ def encoded_message(data: Any) -> bytes:
     else:
         # What `dump_data` marks, and what orjson writes as null.
         if b'{"$' not in text and b"null" not in text:
-            return text
+            return text + b","  # the copy is as small as can be: that of orjson has room for a kilobyte
     text, form = dump_data(data)
     if form != "json":
         raise ValueError("windows keep messages as JSON, which cannot express this one")
-    return text
+    return text + b","
 
 
 def joined(messages: Sequence[bytes]) -> bytes:
     """Return messages of `encoded_message` as one value of the state."""
-    return b"[" + b",".join(messages) + b"]"
+    return b"[" + b"".join(messages)[:-1] + b"]"
 
 
-def chunks(messages: list[bytes], key: bytes, most: int | None) -> Iterator[bytes]:
+def split(messages: Sequence[bytes], key: bytes, most: int) -> Iterator[bytes]:
     """Yield messages as values of the state, none with more bytes than its topic takes, as long as `fits` is true of
     each message."""
-    if most is None or sum(map(len, messages)) + len(messages) + len(key) + _FRAME <= most:
-        yield joined(messages)
-        return
     start = size = 0
     for number, message in enumerate(messages):
-        size += len(message) + 1
-        if size + len(key) + _FRAME > most and number > start:
+        size += len(message)
+        if size + len(key) + FRAME > most and number > start:
             yield joined(messages[start:number])
-            start, size = number, len(message) + 1
+            start, size = number, len(message)
     yield joined(messages[start:])
 
 
 def fits(message: bytes, key: bytes, most: int | None) -> bool:
     """Return whether a value of the state can have a message, where its topic takes so many bytes."""
-    return most is None or len(message) + len(key) + _FRAME < most
+    return most is None or len(message) + len(key) + FRAME < most
 
 
 def decoded_messages(value: bytes) -> list[Any]:
@@ -128,7 +125,7 @@ class Folding:
                 hint="let fold return numbers, strings, lists, dicts, dates or decimals",
                 code="window.value_invalid",
             )
-        if most is not None and len(text) + len(key) + _FRAME > most:
+        if most is not None and len(text) + len(key) + FRAME > most:
             raise StreamlineError(
                 f"fold has made a value of {len(text):,} bytes for key {key!r}, and the state's topic takes {most:,}",
                 where=self._block,

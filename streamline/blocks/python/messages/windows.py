@@ -8,7 +8,7 @@ changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from streamline.blocks.python.file import UserError
@@ -29,6 +29,9 @@ from streamline.flow.items import BadRecord, Item, MessageBatch, Origin
 
 _MOST_TIMES = 20_000
 """Texts of times that are remembered."""
+
+_WRAPPER = frozenset(["data", "metadata"])
+_MISSING: Any = object()
 
 
 class WindowFunction(Protocol):
@@ -80,9 +83,6 @@ class Windows:
     def run(self, batch: MessageBatch) -> list[Item]:
         """Take messages of one partition. Return what the windows give that they close, and messages in none."""
         partition = self._partition()
-        origins: Sequence[Origin | None] = batch.origins or ()
-        if batch.origins is None or batch.lineage is not None:
-            origins = [batch.made_of(number)[0] for number in range(batch.count)]
         refused: list[Item] = []
         returned: list[Any] = []
         lineage: list[Origin | None] = []
@@ -90,12 +90,29 @@ class Windows:
         highest = partition.meta.highest if partition is not None else None
         watermark = None if highest is None else highest - lateness
         worked = False
-        for number, (data, origin) in enumerate(zip(batch.data, origins, strict=True)):
+        any_key = self._state.any_key
+        key_field, time_field, times = self._settings.key, self._settings.time, self._times
+        for number, (data, origin) in enumerate(zip(batch.data, batch.made_of_all(), strict=True)):
             if data is None:
                 continue  # a tombstone has no time
             try:
-                key = self._key(data, origin)
-                at = self._time(data, origin)
+                fields = data if type(data) is dict and "metadata" not in data else _fields(data)
+                key = origin.key if origin is not None else None
+                if key_field is not None:
+                    value = fields.get(key_field, _MISSING)
+                    named = (value if type(value) is str else str(value)).encode("utf-8", "surrogateescape")
+                    if any_key and value is not _MISSING:
+                        key = named
+                    elif named != key:
+                        raise _wrong_key(key_field, value, key)
+                if key is None:
+                    raise _no_key()
+                if time_field is None:
+                    at = _own_time(origin)
+                else:
+                    value = fields.get(time_field, _MISSING)
+                    known = times.get(value) if type(value) is str else None
+                    at = known if known is not None else self._time(value, time_field)
                 message = data
                 if keeps:
                     message = encoded_message(data)
@@ -156,33 +173,11 @@ class Windows:
             self._state.keep()
         return rows
 
-    def _key(self, data: Any, origin: Origin | None) -> bytes:
-        if self._state.any_key and self._settings.key is not None:
-            return str(_field(data, self._settings.key)).encode("utf-8", "surrogateescape")
-        if origin is None or origin.key is None:
-            raise ValueError("the message has no key: a window's state belongs to the partition of its key")
-        name = self._settings.key
-        if name is not None:
-            value = _field(data, name)
-            if str(value).encode("utf-8", "surrogateescape") != origin.key:
-                raise ValueError(
-                    f"{name} is {value!r}, and the message's key is {origin.key!r}: a window's key has to be the "
-                    "message's own"
-                )
-        return origin.key
-
-    def _time(self, data: Any, origin: Origin | None) -> int:
-        name = self._settings.time
-        if name is None:
-            if origin is None or origin.time is None:
-                raise ValueError("the message has no time; name the field that has it: @window(…, time='at')")
-            return message_microseconds(origin.time)
-        value = _field(data, name)
-        if type(value) is not str:
-            return microseconds(value, name)
-        at = self._times.get(value)
-        if at is None:
-            at = microseconds(value, name)
+    def _time(self, value: Any, name: str) -> int:
+        if value is _MISSING:
+            raise _no_field(name)
+        at = microseconds(value, name)
+        if type(value) is str:
             if len(self._times) >= _MOST_TIMES:
                 self._times.clear()
             self._times[value] = at
@@ -212,15 +207,32 @@ def _late(at: int, watermark: int | None) -> ValueError:
     )
 
 
-def _field(data: Any, name: str) -> Any:
-    if isinstance(data, dict):
-        if name in data and name not in _WRAPPER:
-            return data[name]
-        if data.keys() == _WRAPPER:
-            data = data["data"]
-    if not isinstance(data, dict) or name not in data:
-        raise ValueError(f"the message has no field {name!r}, which @window names")
-    return data[name]
+def _fields(data: Any) -> Mapping[str, Any]:
+    """Return the fields of a message that may be `{data, metadata}`."""
+    if isinstance(data, dict) and data.keys() == _WRAPPER:
+        data = data["data"]
+    return data if isinstance(data, dict) else {}
 
 
-_WRAPPER = frozenset(["data", "metadata"])
+def _own_time(origin: Origin | None) -> int:
+    if origin is None or origin.time is None:
+        raise ValueError("the message has no time; name the field that has it: @window(…, time='at')")
+    return message_microseconds(origin.time)
+
+
+def _no_key() -> ValueError:
+    return ValueError("the message has no key: a window's state belongs to the partition of its key")
+
+
+def _wrong_key(name: str, value: Any, key: bytes | None) -> ValueError:
+    if value is _MISSING:
+        return _no_field(name)
+    if key is None:
+        return _no_key()
+    return ValueError(
+        f"{name} is {value!r}, and the message's key is {key!r}: a window's key has to be the message's own"
+    )
+
+
+def _no_field(name: str) -> ValueError:
+    return ValueError(f"the message has no field {name!r}, which @window names")
