@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.faults import kafka, outputs, resume, streams, syncs, tables
+from tests.faults import kafka, kafka_state, outputs, resume, streams, syncs, tables
 from tests.faults.matrix import NAMES, ROWS, SHAPES, VICTIMS, FaultError, Outcome, attempt, faults, lives, suffer
 from tests.services.kafka import KafkaCluster
 from tests.support import preloaded
@@ -32,7 +32,7 @@ MACHINES = {machine.NAME: machine for machine in (streams, outputs, tables, sync
 def main() -> int:
     """Run the matrix; 1 if anything was wrong."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description="Kill processes at random moments.")
-    parser.add_argument("name", choices=(*NAMES, resume.NAME, kafka.NAME, *MACHINES))
+    parser.add_argument("name", choices=(*NAMES, resume.NAME, kafka.NAME, kafka_state.NAME, *MACHINES))
     parser.add_argument("--count", type=int, default=20, help="number of faults (20)")
     parser.add_argument("--seed", type=int, default=1, help="of the moments (1)")
     parser.add_argument("--rows", type=int, default=ROWS, help=f"records of a run ({ROWS})")
@@ -47,7 +47,7 @@ def main() -> int:
     preloaded.real = True
     if args.name == resume.NAME:
         return kill_and_resume(args, base)
-    if args.name == kafka.NAME:
+    if args.name in (kafka.NAME, kafka_state.NAME):
         return kafka_lives(args, base)
     if args.lives:
         life = dict(zip(VICTIMS, map(float, args.lives.split(",")), strict=True))
@@ -108,7 +108,7 @@ def kill_and_resume(args: argparse.Namespace, base: Path) -> int:
 
 
 def kafka_lives(args: argparse.Namespace, base: Path) -> int:
-    """The matrix of `kafka`: lives of ten faults each."""
+    """The matrices of `kafka` and `kafka-state`: lives of ten faults each."""
     print(f"{args.name}, seed {args.seed}; --seed {args.seed} --case K replays one", flush=True)
     wrong = 0
     numbers = range(1, -(-args.count // kafka.FAULTS) + 1) if args.only is None else [args.only]
@@ -116,7 +116,10 @@ def kafka_lives(args: argparse.Namespace, base: Path) -> int:
         for number in numbers:
             root = base / str(number)
             try:
-                print(kafka.suffer(root, cluster, kafka.life(number, args.seed)), flush=True)
+                if args.name == kafka.NAME:
+                    print(kafka.suffer(root, cluster, kafka.life(number, args.seed)), flush=True)
+                else:
+                    print(kafka_state.suffer(root, cluster, kafka_state.life(number, args.seed)), flush=True)
                 shutil.rmtree(root)
             except FaultError as error:
                 wrong += 1

@@ -99,13 +99,16 @@ def life(number: int, seed: int, count: int = FAULTS) -> Life:
     return Life(number, CLIENTS[variant % 2], variant & 2 > 0, variant & 4 > 0, tuple(faults))
 
 
-def suffer(root: Path, cluster: KafkaCluster, lived: Life) -> str:
+def suffer(root: Path, cluster: KafkaCluster, lived: Life, kind: type[Suffering] | None = None) -> str:
     """Run a life; return what it came to.
+
+    Args:
+        kind: of pipeline; the default only marks messages.
 
     Raises:
         FaultError: something was wrong; the message says what.
     """
-    suffering = _Suffering(root, cluster, lived)
+    suffering = (kind or Suffering)(root, cluster, lived)
     try:
         return suffering.run()
     except AssertionError as error:
@@ -114,7 +117,9 @@ def suffer(root: Path, cluster: KafkaCluster, lived: Life) -> str:
         suffering.close()
 
 
-class _Suffering:
+class Suffering:
+    """A pipeline in three checkouts, and what happens to it."""
+
     def __init__(self, root: Path, cluster: KafkaCluster, lived: Life) -> None:
         self._cluster = cluster
         self._life = lived
@@ -148,10 +153,13 @@ class _Suffering:
             "drain_seconds": 4,
         }
         project.block("read", yaml.safe_dump({**common, **source}), type="data_loader", language="yaml", upstream=[])
-        project.block("see", CODE)
+        self._add_block(project)
         sink = yaml.safe_dump({**common, "topic": self._written})
         project.block("write", sink, type="data_exporter", language="yaml")
         return project
+
+    def _add_block(self, project: BatchProject) -> None:
+        project.block("see", CODE)
 
     def run(self) -> str:
         began = time.monotonic()
@@ -187,10 +195,16 @@ class _Suffering:
             number = 0
             while not done.wait(0.1):
                 for _ in range(dice.randrange(60)):
-                    value: dict[str, Any] = {"n": number, "text": "x" * dice.randrange(200)}
+                    key = dice.randrange(KEYS)
+                    value: dict[str, Any] = {
+                        "n": number,
+                        "key": key,
+                        "group": number % 17,
+                        "text": "x" * dice.randrange(200),
+                    }
                     if self._life.letters and dice.random() < 0.02:
                         value["bad"] = True
-                    producer.send(self._read, key=b"%d" % dice.randrange(KEYS), value=json.dumps(value).encode())
+                    producer.send(self._read, key=b"%d" % key, value=json.dumps(value).encode())
                     number += 1
             producer.flush(PATIENCE)
             producer.close()

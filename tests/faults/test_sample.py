@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.faults import kafka, outputs, resume, streams, syncs, tables
+from tests.faults import kafka, kafka_state, outputs, resume, streams, syncs, tables
 from tests.faults.matrix import ROWS, VICTIMS, faults, lives, suffer
 from tests.services.kafka import KafkaCluster
 from tests.services.require import ServiceMissingError, missing, services_required
@@ -68,10 +68,13 @@ def test_a_killed_batch_run_resumes_with_the_same_outputs(tmp_path: Path) -> Non
 def test_a_streaming_pipeline_survives_faults_of_processes_and_brokers(tmp_path: Path) -> None:
     chosen = seed()
     lived = kafka.life(1 + chosen % 8, chosen, KAFKA_FAULTS)
-    print(f"python -m tests.faults {kafka.NAME} --seed {chosen} --case {lived.number}, its first faults: {lived}")
+    counting = kafka_state.life(1 + chosen // 8 % 8, chosen, KAFKA_FAULTS)
+    for name, each in ((kafka.NAME, lived), (kafka_state.NAME, counting)):
+        print(f"python -m tests.faults {name} --seed {chosen} --case {each.number}, its first faults: {each}")
     try:
         with KafkaCluster(kafka.BROKERS) as cluster:
-            print(kafka.suffer(tmp_path, cluster, lived))
+            print(kafka.suffer(tmp_path / "lived", cluster, lived))
+            print(kafka_state.suffer(tmp_path / "counting", cluster, counting))
     except ServiceMissingError as error:
         missing(str(error))
 

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
+from streamline.connectors.kafka import state_topic
 from streamline.connectors.kafka.client import KafkaError
 from streamline.connectors.kafka.state_topic import KafkaState, StateTopicOptions
 from streamline.errors import StreamlineError
 from streamline.flow.keyed_state import Place
 from tests.connectors.kafka.fake import CONNECTION, FakeCluster
-from tests.connectors.kafka.running import settings
+from tests.connectors.kafka.running import Notes, settings
 
 PLACE = Place("t", 0)
 LOG = "p.b.state"
@@ -39,14 +40,19 @@ def log(cluster: FakeCluster, **values: bytes | None) -> None:
         cluster.write(LOG, value, key=key.encode())
 
 
-def test_an_empty_changelog_is_restored_at_once(cluster: FakeCluster, tmp_path: Path) -> None:
+@pytest.mark.parametrize("expired", [0, 7], ids=["never written", "begins at its end"])
+def test_case_18_an_empty_changelog_is_restored_at_once(cluster: FakeCluster, tmp_path: Path, expired: int) -> None:
     state = opened(cluster, tmp_path)
+    cluster.mark(LOG, count=expired)
+    cluster.expire(LOG, expired)
     state.restore(PLACE)
     assert state.get(PLACE, b"a") is None
     state.close()
 
 
-def test_the_last_value_of_each_key_counts(cluster: FakeCluster, tmp_path: Path) -> None:
+def test_case_18_the_last_value_of_each_key_counts_in_a_log_that_begins_late_and_has_gaps(
+    cluster: FakeCluster, tmp_path: Path
+) -> None:
     state = opened(cluster, tmp_path)
     log(cluster, a=b"1", b=b"1")
     cluster.mark(LOG, count=3)
@@ -101,14 +107,19 @@ def test_a_copy_that_does_not_fit_is_made_anew(cluster: FakeCluster, tmp_path: P
     state.close()
 
 
-def test_it_waits_for_a_transaction_that_hides_the_end(cluster: FakeCluster, tmp_path: Path) -> None:
-    state = opened(cluster, tmp_path)
+def test_case_21_it_waits_for_a_transaction_that_hides_the_end_and_says_so(
+    cluster: FakeCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(state_topic, "SILENCE_SECONDS", 0.0)
+    notes = Notes()
+    state = opened(cluster, tmp_path, note=notes)
     log(cluster, a=b"1", b=b"1")
     changelog = cluster.known[LOG].logs[0]
     changelog.stable = 1
 
     def end() -> None:
-        time.sleep(0.2)
+        while not notes.having("up to 1 of 2", "transaction"):
+            time.sleep(0.01)
         changelog.stable = None
 
     thread = threading.Thread(target=end)
@@ -119,7 +130,7 @@ def test_it_waits_for_a_transaction_that_hides_the_end(cluster: FakeCluster, tmp
     state.close()
 
 
-def test_a_transaction_without_an_end_is_an_error(cluster: FakeCluster, tmp_path: Path) -> None:
+def test_case_21_a_transaction_without_an_end_is_an_error(cluster: FakeCluster, tmp_path: Path) -> None:
     state = opened(cluster, tmp_path, timeout=0.2)
     log(cluster, a=b"1", b=b"1")
     cluster.known[LOG].logs[0].stable = 1

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import yaml
 
+from streamline.execution.engine import engine_of
+from streamline.execution.events import Bus
 from streamline.execution.flow_runs import open_planning
-from streamline.execution.run import RunOptions, RunResult
+from streamline.execution.run import RunOptions, RunResult, Stop, run_to_end
 from streamline.state.store import DeadLetter
 from tests.connectors.kafka.fake import FakeCluster
 from tests.execution.streaming.conftest import Stream
@@ -73,6 +77,17 @@ class Shop:
 
     def run(self) -> RunResult:
         return self.stream.run(until_caught_up=True)
+
+    def run_until(self, stop: Stop) -> None:
+        """Run until somebody stops it."""
+        model = self.stream.model()
+        engine = engine_of(model)
+        work = partial(engine.run, self.stream.project, model, RunOptions(), Bus(()))
+        run_to_end(lambda _: work(stop), uvloop=engine.uvloop)
+
+    def forget_copies(self) -> None:
+        """Delete the local copies of the state."""
+        shutil.rmtree(self.stream.files.root / ".streamline" / "stream-state")
 
     def counts(self) -> list[tuple[str, int]]:
         """Users and counts that were written."""

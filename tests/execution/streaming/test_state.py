@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import signal
+import threading
+import time
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from streamline.connectors.kafka.client import Partition
 from streamline.errors import ConfigError
 from streamline.execution.flow_runs import open_planning
-from streamline.execution.run import RunOptions
+from streamline.execution.run import RunOptions, Stop
 from streamline.execution.streaming.explain import explain
 from streamline.state import project_store
 from tests.execution.streaming.conftest import Stream
@@ -22,14 +25,13 @@ from tests.execution.streaming.test_resend import retry
 
 @pytest.mark.parametrize("keys", DELIVERIES, ids=["at-least-once", "exactly-once"])
 @pytest.mark.parametrize("cached", [True, False], ids=["from the cache", "from the changelog"])
-def test_counts_go_on_after_a_restart(shop: Shop, tmp_path: Path, keys: dict[str, Any], cached: bool) -> None:
+def test_counts_go_on_after_a_restart(shop: Shop, keys: dict[str, Any], cached: bool) -> None:
     shop.build(**keys)
     users = ["ann", "bob", "ann", "cid", "ann"]
     shop.click(*users)
     assert shop.run().status == "completed"
     if not cached:
-        for path in sorted(tmp_path.rglob("stream-state/**/*"), reverse=True):
-            path.unlink() if path.is_file() else path.rmdir()
+        shop.forget_copies()
     shop.click("ann", "bob")
     assert shop.run().status == "completed"
     assert shop.counts() == [("ann", 1), ("ann", 2), ("ann", 3), ("ann", 4), ("bob", 1), ("bob", 2), ("cid", 1)]
@@ -38,6 +40,56 @@ def test_counts_go_on_after_a_restart(shop: Shop, tmp_path: Path, keys: dict[str
         {user: count for user, count in whole.items() if sum(user.encode()) % 2 == partition} for partition in (0, 1)
     ]
     assert shop.cluster.known["p.count.state"].config["cleanup.policy"] == "compact"
+
+
+@pytest.mark.parametrize("keys", DELIVERIES, ids=["at-least-once", "exactly-once"])
+def test_case_19_members_come_and_go_while_state_is_restored(shop: Shop, keys: dict[str, Any]) -> None:
+    shop.build(partitions=3, **keys)
+    shop.read(["clicks"], drain_seconds=0.1)
+    shop.stream.keys(startup_timeout=60)
+    everybody = ["ann", "bob", "cid", "dan", "eve"] * 4
+    shop.click(*everybody)
+    assert shop.run().status == "completed"
+    shop.forget_copies()
+    shop.click(*everybody)
+    logs = shop.cluster.known["p.count.state"].logs
+    for log in logs:
+        log.stable = 0
+    group = shop.cluster.group("g")
+
+    def give(*numbers: int) -> None:
+        """Let the pipeline's process have these partitions, and wait until it has."""
+        wanted = {Partition("clicks", number) for number in numbers}
+        group.assign({"streamline-p-read-0": wanted})
+        while not any(member.owned == wanted for member in list(group.members)):
+            time.sleep(0.01)
+
+    def come_and_go() -> None:
+        give(0)  # its state is not readable, and never has been
+        for numbers in ((0, 1, 2), (1,), (0, 1), (2,), (0, 1, 2)):
+            give(*numbers)
+        for log in logs:
+            log.stable = None
+        while len(shop.counts()) < 2 * len(everybody):
+            time.sleep(0.01)
+        stop(signal.SIGTERM)
+
+    stop = Stop()
+    others = threading.Thread(target=come_and_go, daemon=True)
+    group.assign({})
+    others.start()
+    shop.run_until(stop)
+    others.join()
+    group.assign(None)
+    assert shop.run().status == "completed"
+    whole = Counter([*everybody, *everybody])
+    counts = shop.counts()
+    if keys:
+        assert counts == sorted((user, n + 1) for user, count in whole.items() for n in range(count))
+    assert {user: max(n for each, n in counts if each == user) >= count for user, count in whole.items()} == (
+        dict.fromkeys(whole, True)
+    )
+    assert {user: n >= whole[user] for part in shop.state() for user, n in part.items()} == dict.fromkeys(whole, True)
 
 
 def test_a_deleted_key_has_no_value_and_is_a_tombstone(shop: Shop) -> None:
