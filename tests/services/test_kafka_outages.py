@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from functools import partial
 from typing import TypeVar
 
 import pytest
 
 from streamline.connectors.kafka.client import Committed, KafkaError, Outgoing, Partition, Unavailable
+from streamline.connectors.kafka.clients import CLIENTS, kafka_client
 from tests.services.kafka import KafkaCluster
 from tests.services.kafka_bench import SECONDS, Bench, deliver, numbered, poll_until, read, values
 from tests.services.process import quiet_port
@@ -48,19 +51,15 @@ def test_a_broker_that_is_not_there_is_named_with_the_reason(make_bench: MakeBen
         bench.producer(transactional_id="x").init_transactions(2)
 
 
-def test_everything_goes_on_after_the_broker_is_started_again(
-    make_bench: MakeBench, new_kafka: Callable[..., KafkaCluster]
-) -> None:
-    kafka = new_kafka()
-    topic, group = kafka.create_topic(), "g"
+def outages(bench: Bench, topic: str, group: str) -> Iterator[None]:
+    """Use all clients of a library; each `yield` changes what the broker does."""
     partition = Partition(topic, 0)
-    bench = make_bench(kafka.servers)
-    producer, admin = bench.producer(), bench.admin()
+    producer, in_transaction, admin = bench.producer(), bench.producer(transactional_id=group), bench.admin()
     consumer, _ = bench.consumer(topic, group=group)
     assert deliver(producer, *numbered(topic, 10)) == []
     assert len(read(consumer, 10)) == 10
     assert topic in admin.topics(SECONDS)
-    kafka.kill(1)
+    yield  # it is killed
     with InTime(2), pytest.raises(Unavailable):
         admin.topics(2)
     producer.produce_batch([Outgoing(topic, b"k", b"after")])
@@ -72,7 +71,7 @@ def test_everything_goes_on_after_the_broker_is_started_again(
     for _ in range(10):
         with InTime(0.5):
             assert consumer.poll_batch(10, 0.5) == []
-    kafka.start(1)
+    yield  # it is started again
     assert producer.flush(SECONDS) == []
     assert values(read(consumer, 1)) == [b"after"]
     assert topic in admin.topics(SECONDS)
@@ -88,37 +87,40 @@ def test_everything_goes_on_after_the_broker_is_started_again(
 
     poll_until(consumer, committed)
     assert consumer.committed([partition], SECONDS) == {partition: Committed(11)}
-
-
-def test_case_32_clients_close_in_time_though_the_broker_does_not_answer(
-    make_bench: MakeBench, new_kafka: Callable[..., KafkaCluster]
-) -> None:
-    kafka = new_kafka()
-    topic = kafka.create_topic()
-    bench = make_bench(kafka.servers)
-    producer, in_transaction = bench.producer(), bench.producer(transactional_id="x")
     in_transaction.init_transactions(SECONDS)
     in_transaction.begin()
-    consumer, _ = bench.consumer(topic)
-    for each in (producer, in_transaction):
-        assert deliver(each, *numbered(topic, 3)) == []
-    poll_until(consumer, lambda: bool(consumer.assignment()))
-    kafka.stop(1)
+    assert deliver(in_transaction, *numbered(topic, 3)) == []
+    yield  # it is suspended
     metadata = consumer.group_metadata()
     for each in (producer, in_transaction):
         each.produce_batch(numbered(topic, 3))
     with InTime(2):
         assert producer.flush(2) is None
     with InTime(2), pytest.raises(KafkaError) as caught:
-        consumer.commit({Partition(topic, 0): Committed(1)}, 2)
+        consumer.commit({partition: Committed(1)}, 2)
     assert caught.value.transient
     with InTime(2), pytest.raises(KafkaError) as caught:
-        in_transaction.send_offsets({Partition(topic, 0): Committed(1)}, metadata, 2)
+        in_transaction.send_offsets({partition: Committed(1)}, metadata, 2)
     assert caught.value.fatal, "it may hang in the library, and cannot be used again"
     for close in (consumer.close, producer.close, in_transaction.close):
         with InTime(3):
             close(3)
-    kafka.cont(1)
+
+
+def test_case_32_everything_goes_on_after_an_outage_and_ends_in_time_during_one(
+    new_kafka: Callable[..., KafkaCluster],
+) -> None:
+    kafka = new_kafka()
+    with ExitStack() as stack:
+        parts = []
+        for name in CLIENTS:
+            bench = stack.enter_context(closing(Bench(kafka_client(name), kafka.servers)))
+            parts.append(outages(bench, kafka.create_topic(), name))
+        for change in (lambda node: None, kafka.kill, kafka.start, kafka.stop):
+            change(1)
+            for part in parts:
+                next(part, None)
+        kafka.cont(1)
 
 
 def answered(ask: Callable[[], Result]) -> Result:
@@ -132,24 +134,28 @@ def answered(ask: Callable[[], Result]) -> Result:
                 raise
 
 
-def test_case_23_a_broker_of_three_that_dies_loses_nothing(
-    make_bench: MakeBench, new_kafka: Callable[..., KafkaCluster]
-) -> None:
+def test_case_23_a_broker_of_three_that_dies_loses_nothing(new_kafka: Callable[..., KafkaCluster]) -> None:
     kafka = new_kafka(3)
-    topic = kafka.create_topic(partitions=6)
-    bench = make_bench(kafka.servers)
-    producer, admin = bench.producer(), bench.admin()
-    admin.topics(SECONDS)
-    # librdkafka sends such requests to the broker that it takes for the controller.
-    victim = admin._library.list_topics(timeout=SECONDS).controller_id if bench.client.name == "confluent" else 2  # type: ignore[attr-defined]
     keys = [b"%d" % number for number in range(3000)]
-    for begin in range(0, len(keys), 100):
-        producer.produce_batch([Outgoing(topic, key, key) for key in keys[begin : begin + 100]])
-        if begin == 1500:
-            kafka.kill(victim)
-    assert producer.flush(3 * SECONDS) == []
-    assert topic in answered(lambda: admin.topics(3, [topic]))
-    assert "retention.ms" in answered(lambda: admin.topic_config(topic, 3))
-    assert {record.key for record in kafka.consume_all(topic)} == set(keys)
-    consumer, _ = bench.consumer(topic)
-    assert {origin.key for origin in read(consumer, len(keys))} == set(keys)
+    with ExitStack() as stack:
+        benches = {name: stack.enter_context(closing(Bench(kafka_client(name), kafka.servers))) for name in CLIENTS}
+        topics = {name: kafka.create_topic(partitions=6) for name in CLIENTS}
+        producers = {name: bench.producer() for name, bench in benches.items()}
+        admins = {name: bench.admin() for name, bench in benches.items()}
+        for admin in admins.values():
+            admin.topics(SECONDS)
+        # librdkafka sends such requests to the broker that it takes for the controller.
+        victim = admins["confluent"]._library.list_topics(timeout=SECONDS).controller_id  # type: ignore[attr-defined]
+        for begin in range(0, len(keys), 100):
+            for name, producer in producers.items():
+                producer.produce_batch([Outgoing(topics[name], key, key) for key in keys[begin : begin + 100]])
+            if begin == 1500:
+                kafka.kill(victim)
+        for name, producer in producers.items():
+            topic, admin = topics[name], admins[name]
+            assert producer.flush(3 * SECONDS) == []
+            assert topic in answered(partial(admin.topics, 3, [topic]))
+            assert "retention.ms" in answered(partial(admin.topic_config, topic, 3))
+            assert {record.key for record in kafka.consume_all(topic)} == set(keys)
+            consumer, _ = benches[name].consumer(topic)
+            assert {origin.key for origin in read(consumer, len(keys))} == set(keys)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 
 import anyio
 import anyio.to_thread
@@ -15,7 +16,7 @@ from streamline.connectors.kafka.settings import StartOffset
 from tests.connectors.kafka.running import numbers
 from tests.connectors.singer.running import until
 from tests.services.kafka import PASSWORDS, Kafka, KafkaCluster
-from tests.services.kafka_reading import LATEST, Group
+from tests.services.kafka_reading import LATEST, Group, Reading
 
 pytestmark = pytest.mark.anyio
 
@@ -288,28 +289,36 @@ async def test_case_11_a_static_member_is_replaced(client: KafkaClient, kafka_se
             await until(lambda: second.sink.values == [b"1"])
 
 
-async def test_outages_while_it_runs_are_waited_for(
-    client: KafkaClient, new_kafka: Callable[..., KafkaCluster], group_name: str
-) -> None:
+async def test_outages_while_it_runs_are_waited_for(new_kafka: Callable[..., KafkaCluster], group_name: str) -> None:
     kafka = new_kafka()
     topic = kafka.create_topic(partitions=2)
-    group = Group(client, kafka.servers, topics=(topic,), group=group_name)
-    async with group.member() as reading:
+    readings: list[Reading] = []
+
+    async def until_read(count: int) -> None:
+        for reading in readings:
+            await until(lambda reading=reading: set(reading.sink.values) == set(numbers(1, count)))
+
+    async with AsyncExitStack() as members:
+        for name in CLIENTS:
+            group = Group(kafka_client(name), kafka.servers, topics=(topic,), group=f"{group_name}-{name}")
+            readings.append(await members.enter_async_context(group.member()))
         await in_thread(kafka.produce, topic, numbers(1, 10), 0)
-        await until(lambda: len(reading.sink.values) == 10)
+        await until_read(10)
         kafka.stop(1)
         await anyio.sleep(12)
         kafka.cont(1)
         await in_thread(kafka.produce, topic, numbers(11, 20), 1)
-        await until(lambda: set(reading.sink.values) == set(numbers(1, 20)))
+        await until_read(20)
         kafka.kill(1)
         await anyio.sleep(3)
         await in_thread(kafka.start, 1)
         await in_thread(kafka.produce, topic, numbers(21, 30), 1)
-        await until(lambda: set(reading.sink.values) == set(numbers(1, 30)))
-        await until_committed(kafka, group_name, lambda offsets: sum(offsets.values()) == 30)
+        await until_read(30)
+        for name in CLIENTS:
+            await until_committed(kafka, f"{group_name}-{name}", lambda offsets: sum(offsets.values()) == 30)
         # Case 32: it ends in time though nothing answers.
         kafka.kill(1)
-        await reading.stop()
-        assert reading.outcome is not None
-        assert reading.outcome.error is None
+        for reading in readings:
+            await reading.stop()
+            assert reading.outcome is not None
+            assert reading.outcome.error is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import anyio
@@ -194,26 +194,33 @@ async def test_case_22_rebalances_neither_lose_nor_repeat_anything(
     assert copies.notes == []
 
 
-@BOTH
-async def test_case_23_brokers_die_and_leaders_move_while_messages_flow(
-    new_kafka: Callable[..., KafkaCluster], client: KafkaClient, exactly_once: bool
-) -> None:
+async def test_case_23_brokers_die_and_leaders_move_while_messages_flow(new_kafka: Callable[..., KafkaCluster]) -> None:
     cluster = new_kafka(3)
-    copies = Copies(cluster, client, exactly_once)
-    copies.produce(2000)
+    all_copies = [Copies(cluster, kafka_client(name), exactly) for name in CLIENTS for exactly in (False, True)]
+
+    async def produce(count: int) -> None:
+        for copies in all_copies:
+            await in_thread(copies.produce, count)
+
+    await produce(1000)
     with anyio.fail_after(PATIENCE):
-        async with copies.process():
-            for node in (3, 1, 2):
-                for topic in (copies.read, copies.written):
-                    await in_thread(cluster.move_leaders, topic, PARTITIONS, node)
-                await in_thread(copies.produce, 500)
+        async with AsyncExitStack() as processes:
+            for copies in all_copies:
+                await processes.enter_async_context(copies.process())
+            for node in (3, 1):
+                for copies in all_copies:
+                    for topic in (copies.read, copies.written):
+                        await in_thread(cluster.move_leaders, topic, PARTITIONS, node)
+                await produce(300)
             await in_thread(cluster.kill, 1)
-            await in_thread(copies.produce, 2000)
+            await produce(1000)
             await in_thread(cluster.start, 1)
             await in_thread(cluster.kill, 2)
-            await in_thread(copies.produce, 2000)
-            await copies.finish()
-    copies.check()
+            await produce(1000)
+            for copies in all_copies:
+                await copies.finish()
+    for copies in all_copies:
+        copies.check()
 
 
 async def test_send_offsets_that_hangs_has_its_producer_abandoned_and_another_started(
@@ -248,17 +255,21 @@ async def test_send_offsets_that_hangs_has_its_producer_abandoned_and_another_st
     copies.check()
 
 
-async def test_a_broker_that_is_silent_for_a_while_is_waited_for(
-    new_kafka: Callable[..., KafkaCluster], client: KafkaClient
-) -> None:
+async def test_a_broker_that_is_silent_for_a_while_is_waited_for(new_kafka: Callable[..., KafkaCluster]) -> None:
     cluster = new_kafka()
-    copies = Copies(cluster, client, exactly_once=True)
-    copies.produce(20_000)
+    all_copies = [Copies(cluster, kafka_client(name), exactly_once=True) for name in CLIENTS]
+    for copies in all_copies:
+        copies.produce(20_000)
     with anyio.fail_after(PATIENCE):
-        async with copies.process():
-            await copies.finish(lag=15_000)
+        async with AsyncExitStack() as processes:
+            for copies in all_copies:
+                await processes.enter_async_context(copies.process())
+            for copies in all_copies:
+                await copies.finish(lag=15_000)
             cluster.stop(1)
             await anyio.sleep(REQUEST_SECONDS + 2)
             cluster.cont(1)
-            await copies.finish()
-    copies.check()
+            for copies in all_copies:
+                await copies.finish()
+    for copies in all_copies:
+        copies.check()
