@@ -21,8 +21,8 @@ from streamline.connectors.kafka.client import (
 )
 from streamline.flow.items import Origin
 
-SECONDS = 30.0
-"""More than anything here takes."""
+SECONDS = 120.0
+"""More than anything here takes, also on a busy machine."""
 
 
 class Group:

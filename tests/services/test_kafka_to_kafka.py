@@ -19,7 +19,7 @@ from streamline.connectors.kafka.outgoing import Destination
 from streamline.connectors.kafka.serialization.json_text import JsonSerializer
 from streamline.connectors.kafka.settings import KafkaSinkSettings, KafkaSourceSettings, StartOffset
 from streamline.connectors.kafka.sink import KafkaSink, TransactionalKafkaSink
-from streamline.connectors.kafka.sink_thread import REQUEST_SECONDS
+from streamline.connectors.kafka.sink_outages import REQUEST_SECONDS
 from streamline.connectors.kafka.source import KafkaSource
 from streamline.connectors.stream_connector import StreamContext
 from streamline.flow.items import BadRecord

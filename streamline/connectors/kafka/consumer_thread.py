@@ -10,6 +10,7 @@ from math import inf
 from typing import Any
 
 from streamline.connectors.kafka.assignment import Assignment
+from streamline.connectors.kafka.caught_up import GroupProgress
 from streamline.connectors.kafka.client import (
     Committed,
     Consumer,
@@ -19,19 +20,18 @@ from streamline.connectors.kafka.client import (
     NotMember,
     OffsetLost,
     Partition,
-    TopicInfo,
-    Unavailable,
 )
 from streamline.connectors.kafka.commits import Commits
 from streamline.connectors.kafka.exchange import Exchange
-from streamline.connectors.kafka.lag import LagWatch, lags
-from streamline.connectors.kafka.membership import REQUEST_SECONDS, Membership
+from streamline.connectors.kafka.followed_topics import FollowedTopics
+from streamline.connectors.kafka.lag import LagMeter
+from streamline.connectors.kafka.membership import Membership
 from streamline.connectors.kafka.offset_parts import encode_part, topic_id_of
 from streamline.connectors.kafka.settings import KafkaSourceSettings
-from streamline.connectors.kafka.start_offsets import stands_at
+from streamline.connectors.kafka.source_outages import SourceOutages
 from streamline.connectors.kafka.topics import TopicSelection
-from streamline.connectors.kafka.user_errors import addresses, explained, silent_text
-from streamline.connectors.stream_connector import Lag, PositionLost, StreamContext
+from streamline.connectors.kafka.user_errors import addresses, explained
+from streamline.connectors.stream_connector import Lag, StreamContext
 from streamline.errors import StreamlineError
 from streamline.flow.items import Item, Origin
 
@@ -42,7 +42,6 @@ POLL_SECONDS = 0.1
 FULL_SECONDS = 0.5
 """Partitions are paused when there was no room for so long: pausing drops what the client has fetched."""
 
-FIRST_REQUEST_SECONDS = 2.0
 JOIN_SECONDS = 5.0
 """A group that is not changing gives partitions in less; with its first member it waits for others for 3 seconds."""
 
@@ -53,18 +52,6 @@ PROBE_SECONDS = 3.0
 GROUP_SECONDS = 1.0
 """How often it is looked up: positions past messages, ends, starts that are not known yet, whether a static member was
 replaced, what the group has read."""
-
-_WAITED_FOR = frozenset(
-    {
-        "UNRELEASED_INSTANCE_ID",  # until the member of this instance id before it has left
-        "_MAX_POLL_EXCEEDED",  # the member joins again with the next poll
-        # Until it is known that the topic was deleted, or made again.
-        "UNKNOWN_TOPIC_OR_PART",
-        "UNKNOWN_TOPIC_ID",
-        "INCONSISTENT_TOPIC_ID",
-    }
-)
-"""Errors that pass by themselves, or that something else here handles."""
 
 DRAIN_GRACE = 5.0
 """Seconds beyond a deadline until what does not return in time is left alone."""
@@ -96,26 +83,17 @@ class ConsumerThread:
             self._instance_id = f"{self._instance_id}-{context.slot}"  # each process is a member of its own
         self._static = self._instance_id is not None and context.delivery == "at-least-once"
         self._selection = TopicSelection(settings.topics, settings.pattern)
+        self._outages = SourceOutages(addresses(settings.connection), self._instance_id, clock, self.note)
         self._assignment = Assignment(context.block)
-        self._lag_watch = LagWatch(settings.stall_seconds, clock)
         self._thread = threading.Thread(target=self._run, name=f"kafka-{context.block}", daemon=True)
         self._full_since: float | None = None
         self._holding = False
         self._usable = True
         self._moved = False
         self._subscribed = False
-        self._told: dict[str, str] = {}
-        """What fails now, and is told: by request, Kafka's name of the error."""
-        self._silent: set[str] = set()
-        """Requests that are not answered now."""
-        self._outage = False
-        self._heard_at = clock()
-        """When all requests were answered last."""
         self._joined_at: float | None = None
         """When it began to wait for the first partitions."""
-        self._missed: set[str] = set()
         self._due: dict[str, float] = {}
-        self._ends: dict[Partition, tuple[int, int]] = {}
 
     def start(self) -> None:
         """Start."""
@@ -196,9 +174,11 @@ class ConsumerThread:
         try:
             consumer = self._consumer = self._client.consumer(self._settings.connection, self._options())
             self._commits = Commits(consumer, self._clock)
-            topics = self._first_look()
-            if topics is not None:
-                self._read(topics)
+            self._topics = FollowedTopics(
+                consumer, self._selection, self._settings, self._outages, self._clock, self.note
+            )
+            if self._topics.find(self._context.startup_timeout, ended=self._ends_now, pause=self.pause_for):
+                self._read()
         except Exception as error:
             self._usable = not (isinstance(error, KafkaError) and (error.fatal or error.fenced))
             self._exchange.end(self._explained(error))
@@ -225,48 +205,13 @@ class ConsumerThread:
             max_partition_bytes=settings.max_partition_bytes,
         )
 
-    def _first_look(self) -> dict[str, TopicInfo] | None:
-        """Return the topics as soon as the cluster answers and has them all; None if it is not to read.
+    def _ends_now(self) -> bool:
+        return self._exchange.closing or self._exchange.stopped
 
-        Raises:
-            StreamlineError: not within the time for the start.
-        """
-        where, began, told = addresses(self._settings.connection), self._clock(), ""
-        while not self._exchange.closing and not self._exchange.stopped:
-            left = began + self._context.startup_timeout - self._clock()
-            try:
-                # The first failure is told soon.
-                timeout = min(REQUEST_SECONDS if told else FIRST_REQUEST_SECONDS, max(left, 1.0))
-                topics = self._consumer.topics(timeout, self._selection.wanted)
-                missing = self._selection.missing(topics)
-                if not missing:
-                    return self._selection.choose(topics)
-                failure = StreamlineError(
-                    f"there is no topic {', '.join(missing)}",
-                    where=where,
-                    hint="create it, or correct the source's `topic`; topics are not created by reading them",
-                    code="kafka.topic_missing",
-                )
-            except KafkaError as error:
-                if not error.transient:
-                    raise
-                failure = StreamlineError(
-                    f"Kafka does not answer: {error.message}",
-                    where=where,
-                    hint="check `bootstrap_server`, `security_protocol`, and that the brokers run",
-                    code="kafka.unreachable",
-                )
-            left = began + self._context.startup_timeout - self._clock()
-            if left <= 0:
-                raise failure
-            if told != failure.message:
-                self.note(f"{where}: {failure.message}; trying again for {left:.0f} seconds", "WARNING")
-                told = failure.message
-            self.pause_for(min(1.0, left))
-        return None
-
-    def _read(self, topics: dict[str, TopicInfo]) -> None:
-        self._topics = topics
+    def _read(self) -> None:
+        topics = self._topics.known
+        self._group_progress = GroupProgress(self._consumer, self._topics, self._outages)
+        self._lag_meter = LagMeter(self._consumer, self._assignment, self._outages, self._settings, self._clock)
         # An attempt that follows another in the same run knows what there was when that began.
         known_partitions = self._context.memory.setdefault(
             f"{self._selection} in group {self._settings.group}",
@@ -287,7 +232,7 @@ class ConsumerThread:
             self._subscribe()
         else:
             self.note(f"no topic matches {self._selection} yet", "WARNING")
-        while not self._exchange.closing and not self._exchange.stopped:
+        while not self._ends_now():
             self._exchange.serve()
             self._do_what_is_due()
             if self._context.until_caught_up and self._caught_up():
@@ -396,24 +341,7 @@ class ConsumerThread:
                     self._advance()
                 return False
             return True
-        if not self._is_due("group", GROUP_SECONDS):
-            return False
-        partitions = [
-            Partition(topic.name, number) for topic in self._topics.values() for number in range(topic.partitions)
-        ]
-        try:
-            self._ends = self._ends or self._consumer.range(partitions, REQUEST_SECONDS)
-            committed = self._consumer.committed(partitions, REQUEST_SECONDS)
-        except KafkaError as error:
-            self.wait_out("group", error)
-            return False
-        self.answered("group")
-        # Also of an empty partition: where the group starts has to be committed.
-        return all(
-            stands_at(committed.get(each), self._topics[each.topic].id, end)
-            for each, (_, end) in self._ends.items()
-            if each.topic in self._topics
-        )
+        return self._is_due("group", GROUP_SECONDS) and self._group_progress.complete()
 
     # -- what is done from time to time
 
@@ -431,7 +359,7 @@ class ConsumerThread:
             self._commits.probe(self._settings.commit_timeout)
         if self._assignment.unplaced and self._is_due("place", PLACE_SECONDS):
             self._membership.place()
-        elif "place" in self._silent and not self._assignment.unplaced:
+        elif self._outages.is_silent("place") and not self._assignment.unplaced:
             self.answered("place")
         self._tell_of_the_wait()
         if self._is_due("topics", self._settings.metadata_refresh):
@@ -462,73 +390,25 @@ class ConsumerThread:
             self.note("commits succeed again", "INFO")
 
     def _measure_lag(self) -> None:
-        owned = self._assignment.placed
-        try:
-            ranges = self._consumer.range([each.partition for each in owned], REQUEST_SECONDS) if owned else {}
-        except KafkaError as error:
-            self.wait_out("range", error)
+        if not self._lag_meter.look_up_ends():
             return
-        if owned:
-            # Idle topics are read without an answer that could be seen.
-            self.answered("range", "poll")
-        for each in owned:
-            if each.partition in ranges:
-                each.end = ranges[each.partition][1]
         self._advance()
-        self.lag = lags(owned)
         reading = not self._holding and not self._membership.paused and self._full_since is None
-        for each in self._lag_watch.stalled(owned, reading=reading):
-            self.note(
-                f"{each.key} is assigned, {(each.end or 0) - (each.next or 0)} messages wait in it, and its position "
-                f"{each.next} has not moved for {self._settings.stall_seconds:.0f} seconds",
-                "WARNING",
-            )
-            self._consumer.resume([each.partition])
+        self.lag, stalled = self._lag_meter.measure(reading=reading)
+        for each, text in stalled:
+            self.note(text, "WARNING")
+            self._consumer.resume([each])
 
     def _look_again(self) -> None:
-        """Look for new topics, and for those that were deleted."""
-        try:
-            there = self._consumer.topics(REQUEST_SECONDS, self._selection.wanted)
-        except KafkaError as error:
-            self.wait_out("topics", error)
-            return
-        self.answered("topics")
-        topics, before = self._selection.choose(there), self._topics
-        for name in before.keys() - topics.keys():
-            if not self._selection.grows:
-                self._deleted(name)
-                topics[name] = before[name]
-        self._missed &= before.keys() - there.keys()
-        self._topics = topics
-        if topics.keys() != before.keys():
-            self._tell_changes(topics.keys() - before.keys(), before.keys() - topics.keys())
+        changes = self._topics.look_again()
+        if changes.names:
             self._subscribe()
-        for name in topics.keys() & before.keys():
-            if None not in (topics[name].id, before[name].id) and topics[name].id != before[name].id:
-                self._membership.recreated(name)
-
-    def _deleted(self, name: str) -> None:
-        """Note that a topic was not there; the second time in a row counts."""
-        if name not in self._missed:
-            self._missed.add(name)
-            self.note(f"topic {name} is no longer there", "WARNING")
-        elif self._settings.on_offset_lost == "stop":
-            raise PositionLost(
-                f"topic {name} was deleted while it was read",
-                where=addresses(self._settings.connection),
-                hint="with on_offset_lost: earliest or latest, the source waits until it is there again",
-                code="kafka.topic_deleted",
-            )
-
-    def _tell_changes(self, added: Collection[str], removed: Collection[str]) -> None:
-        for name in sorted(added):
-            self.note(f"topic {name} has appeared: it is read from its start", "INFO")
-        for name in sorted(removed):
-            self.note(f"topic {name} is no longer there", "WARNING")
+        for name in changes.recreated:
+            self._membership.recreated(name)
 
     def _subscribe(self) -> None:
-        if self._topics:
-            self._consumer.subscribe(sorted(self._topics), self._membership)
+        if self._topics.known:
+            self._consumer.subscribe(sorted(self._topics.known), self._membership)
             self._subscribed = True
 
     def _tell_of_the_wait(self) -> None:
@@ -540,7 +420,7 @@ class ConsumerThread:
             self._joined_at = now
         if self._assignment.all:
             self._joined_at = inf
-        elif now - self._joined_at >= JOIN_SECONDS and not self._outage:
+        elif now - self._joined_at >= JOIN_SECONDS and not self._outages.ongoing:
             self._joined_at = inf
             classic = self._settings.group_protocol == "classic"
             session = f"{self._settings.session_seconds:g} seconds" if classic else "its session"
@@ -554,37 +434,11 @@ class ConsumerThread:
 
     def wait_out(self, request: str, error: KafkaError) -> None:
         """See `Surroundings`."""
-        passes = error.transient or isinstance(error, NotMember) or error.kafka_code in _WAITED_FOR
-        if error.fatal or error.fenced or not passes:
-            raise error
-        where = addresses(self._settings.connection)
-        if isinstance(error, Unavailable):
-            if not self._outage:
-                self._outage = True
-                self.note(silent_text(where, self._clock() - self._heard_at, error.message), "WARNING")
-            self._silent.add(request)
-            return
-        if error.kafka_code in self._told.values() or isinstance(error, NotMember):
-            return
-        self._told[request] = error.kafka_code
-        if error.kafka_code == "UNRELEASED_INSTANCE_ID":
-            text = f"another member has group_instance_id {self._instance_id}; waiting until it has left"
-        else:
-            text = f"{where}: {error.message}; waiting"
-        self.note(text, "WARNING")
+        self._outages.wait_out(request, error)
 
     def answered(self, *requests: str) -> None:
         """See `Surroundings`."""
-        for request in requests:
-            self._told.pop(request, None)
-            self._silent.discard(request)
-        if self._silent:
-            return
-        if self._outage:
-            seconds = self._clock() - self._heard_at
-            self.note(f"{addresses(self._settings.connection)} answers again, after {seconds:.0f} s", "WARNING")
-            self._outage = False
-        self._heard_at = self._clock()
+        self._outages.answered(*requests)
 
     def _explained(self, error: Exception) -> Exception:
         if not isinstance(error, KafkaError):

@@ -6,8 +6,11 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from streamline.connectors.kafka.assignment import Owned
-from streamline.connectors.kafka.client import Partition
+from streamline.connectors.kafka.assignment import Assignment, Owned
+from streamline.connectors.kafka.client import Consumer, KafkaError, Partition
+from streamline.connectors.kafka.membership import REQUEST_SECONDS
+from streamline.connectors.kafka.settings import KafkaSourceSettings
+from streamline.connectors.kafka.source_outages import SourceOutages
 from streamline.connectors.stream_connector import Lag
 
 
@@ -48,6 +51,57 @@ class LagWatch:
                 stalled.append(each)
             self._seen[each.partition] = seen
         return stalled
+
+
+class LagMeter:
+    """Looks up the ends of the partitions that a member owns. Used by the consumer's thread alone."""
+
+    def __init__(
+        self,
+        consumer: Consumer,
+        assignment: Assignment,
+        outages: SourceOutages,
+        settings: KafkaSourceSettings,
+        clock: Callable[[], float],
+    ) -> None:
+        self._consumer = consumer
+        self._assignment = assignment
+        self._outages = outages
+        self._stall_seconds = settings.stall_seconds
+        self._watch = LagWatch(settings.stall_seconds, clock)
+
+    def look_up_ends(self) -> bool:
+        """Look up where the partitions end now; False: the cluster does not answer."""
+        owned = self._assignment.placed
+        try:
+            ranges = self._consumer.range([each.partition for each in owned], REQUEST_SECONDS) if owned else {}
+        except KafkaError as error:
+            self._outages.wait_out("range", error)
+            return False
+        if owned:
+            # Idle topics are read without an answer that could be seen.
+            self._outages.answered("range", "poll")
+        for each in owned:
+            if each.partition in ranges:
+                each.end = ranges[each.partition][1]
+        return True
+
+    def measure(self, *, reading: bool) -> tuple[list[Lag], list[tuple[Partition, str]]]:
+        """Return the lag of each partition, and the partitions that have stalled, with what to tell of them.
+
+        Args:
+            reading: see `LagWatch.stalled`.
+        """
+        owned = self._assignment.placed
+        stalled = [
+            (
+                each.partition,
+                f"{each.key} is assigned, {(each.end or 0) - (each.next or 0)} messages wait in it, and its position "
+                f"{each.next} has not moved for {self._stall_seconds:.0f} seconds",
+            )
+            for each in self._watch.stalled(owned, reading=reading)
+        ]
+        return lags(owned), stalled
 
 
 def behind(owned: Owned) -> int | None:

@@ -14,7 +14,8 @@ import msgspec
 
 from streamline.connectors.kafka.client import KafkaClient
 from streamline.connectors.kafka.outgoing import Destination
-from streamline.connectors.kafka.sink_thread import CLOSE, Job, Letters, ProducerThread, SentItems
+from streamline.connectors.kafka.sent import CLOSE, Job, Letters, SentItems
+from streamline.connectors.kafka.sink_thread import ProducerThread
 from streamline.connectors.kafka.transactions import Transactions
 from streamline.connectors.stream_connector import OffsetSource, StreamContext
 from streamline.errors import StreamlineError

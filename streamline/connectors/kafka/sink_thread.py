@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import anyio.from_thread
 import msgspec
@@ -20,55 +20,28 @@ from streamline.connectors.kafka.client import (
     ProducerOptions,
 )
 from streamline.connectors.kafka.outgoing import Destination, OutgoingMaker
+from streamline.connectors.kafka.sent import CLOSE, Job, Letters, Place, Sent, SentItems, origins_of
+from streamline.connectors.kafka.sink_outages import REQUEST_SECONDS, RETRY_SECONDS, SinkOutages, StoppedError
 from streamline.connectors.kafka.target_topics import TargetTopics, topic_missing
-from streamline.connectors.kafka.user_errors import explained, silent_text
+from streamline.connectors.kafka.user_errors import explained
 from streamline.connectors.stream_connector import StreamContext
 from streamline.errors import StreamlineError
 from streamline.flow.codecs.message_data import dump_data
-from streamline.flow.items import BadRecord, Item, MessageBatch, Origin, Position
+from streamline.flow.items import BadRecord, MessageBatch, Origin, Position
 from streamline.state.store import DeadLetter
 
 T = TypeVar("T")
 
-REQUEST_SECONDS: Final = 5.0
-"""Timeout of one request; one that is not answered is made again."""
 FLUSH_SECONDS: Final = 0.5
 """A flush that takes longer is waited for again: so often the thread looks whether it shall end."""
 QUIET_SECONDS: Final = 0.02
 """When nothing came for so long, what was produced is flushed."""
-RETRY_SECONDS: Final = 0.5
-FIRST_REQUEST_SECONDS: Final = 2.0
-"""Timeout of the first request: a cluster that is away at the start is told soon."""
-SILENCE_SECONDS: Final = 3.0
-"""The log tells of a cluster that has not answered for so long."""
 
 TOPIC_FAULTS: Final = ("UNKNOWN_TOPIC_OR_PART", "TOPIC_EXCEPTION", "TOPIC_AUTHORIZATION_FAILED")
 """Errors that a topic's messages have in common. Others are a message's own."""
 
-CLOSE: Final = "close"
-
 ABANDON_SECONDS: Final = 1.0
 """How long a producer may take to close whose messages are dropped."""
-
-
-class SentItems(NamedTuple):
-    """Items of one call of `send`; `nbytes` is their room."""
-
-    source: str
-    items: Sequence[Item]
-    nbytes: int
-
-
-class Letters(NamedTuple):
-    """Dead letters of a source, for the transaction."""
-
-    source: str
-    letters: Sequence[DeadLetter]
-    nbytes: int
-
-
-Job: TypeAlias = SentItems | Letters | Literal["close"] | None
-"""None: look at what else has changed."""
 
 
 class LoopSide(Protocol):
@@ -83,44 +56,6 @@ class LoopSide(Protocol):
     def refuse(self, source: str, records: Sequence[BadRecord]) -> Sequence[DeadLetter]: ...
 
     def note(self, message: str, level: str) -> None: ...
-
-
-class Sent(msgspec.Struct):
-    """Messages that are not proven yet, of one batch.
-
-    Args:
-        data, origins, lineage: of each message, as the sink was sent it.
-        after: number of the last position of the source before them.
-    """
-
-    source: str
-    block: str
-    stream: str
-    messages: list[Outgoing]
-    data: list[Any]
-    origins: list[Origin | None]
-    after: int = 0
-    lineage: list[Origin | None] | None = None
-
-    def lineage_of(self, number: int) -> Origin | None:
-        """Return the origin of the message that a new one was most likely made of."""
-        return self.lineage[number] if self.lineage is not None else None
-
-
-class Place(NamedTuple):
-    """A message among those that are not proven."""
-
-    sent: Sent
-    number: int
-
-    @property
-    def message(self) -> Outgoing:
-        """The message."""
-        return self.sent.messages[self.number]
-
-
-class _StoppedError(Exception):
-    """The thread shall end."""
 
 
 class ProducerThread:
@@ -143,7 +78,6 @@ class ProducerThread:
     ) -> None:
         self._loop = loop
         self._jobs = jobs
-        self._stopping = stopping
         self._client = client
         self._context = context
         self._destinations = {each.block: each for each in destinations}
@@ -163,9 +97,7 @@ class ProducerThread:
         self._nbytes = 0
         self._last = time.monotonic()
         self._wanted: dict[str, int] = {}
-        self._deadline: float | None = None
-        self._silent_since: float | None = None
-        self._told = False
+        self._outages = SinkOutages(self._connection.cluster, stopping, self._note)
 
     # -- called in the event loop
 
@@ -184,12 +116,12 @@ class ProducerThread:
         try:
             self._admin = self._client.admin(self._connection)
             try:
-                self._deadline = time.monotonic() + self._context.startup_timeout
+                self._outages.starting(self._context.startup_timeout)
                 self._look_at_topics()
                 self._producer = self._client.producer(self._connection, self._options())
                 try:
                     self._prepare()
-                    self._deadline = None
+                    self._outages.started()
                     self._work()
                 except BaseException:
                     self._abandon()
@@ -197,7 +129,7 @@ class ProducerThread:
                 self._producer.close(REQUEST_SECONDS)
             finally:
                 self._admin.close()
-        except _StoppedError:
+        except StoppedError:
             return
         except KafkaError as error:
             raise self._explained(error) from error
@@ -209,9 +141,9 @@ class ProducerThread:
     def _look_at_topics(self) -> None:
         self._topics = TargetTopics(
             self._admin,
-            self._ask,
+            self._outages.ask,
             compressed=any(each.settings.compression != "none" for each in self._destinations.values()),
-            pause=self._pause,
+            pause=self._outages.pause,
             patience=self._context.startup_timeout,
         )
         self._topics.require(self._required_topics())
@@ -244,7 +176,7 @@ class ProducerThread:
                 job = self._jobs.get(timeout=self._wait_seconds())
             except queue.Empty:
                 idle = True
-            self._check_stop()
+            self._outages.check_stop()
             if job is not None and job != CLOSE:
                 self._take(job)
             if job == CLOSE or self._due(idle or self._jobs.empty(), quiet=idle):
@@ -372,8 +304,8 @@ class ProducerThread:
             except StreamlineError as error:
                 if not getattr(error, "transient", False):
                     raise
-                self._unanswered(error.message)
-                self._pause(RETRY_SECONDS)
+                self._outages.unanswered(error.message)
+                self._outages.pause(RETRY_SECONDS)
 
     def _produce(self, sent: Sent) -> None:
         self._window.append(sent)
@@ -413,13 +345,13 @@ class ProducerThread:
             StreamlineError: a topic is missing, or must not be written to.
         """
         while True:
-            self._check_stop()
+            self._outages.check_stop()
             undelivered = self._producer.flush(FLUSH_SECONDS)
             if undelivered is not None:
                 break
             self._check_age()
-            self._unanswered("messages are not acknowledged")
-        self._answered()
+            self._outages.unanswered("messages are not acknowledged")
+        self._outages.answered()
         flushed, self._unflushed = self._unflushed, []
         if not undelivered:
             return []
@@ -439,62 +371,8 @@ class ProducerThread:
             raise explained(error, self._connection, topics=place.message.topic, write=True)
         raise topic_missing(place.message.topic)
 
-    # -- waiting
-
-    def _ask(self, request: Callable[[float], T]) -> T:
-        """Make a request until the cluster answers it; while the sink is starting, for its startup timeout."""
-        while True:
-            self._check_stop()
-            try:
-                first = self._deadline is not None and not self._told
-                answer = request(FIRST_REQUEST_SECONDS if first else REQUEST_SECONDS)
-            except KafkaError as error:
-                if not error.transient or error.fatal or error.fenced:
-                    raise
-                self._unanswered(error.message)
-                self._pause(RETRY_SECONDS)
-            else:
-                self._answered()
-                return answer
-
-    def _unanswered(self, reason: str) -> None:
-        now = time.monotonic()
-        if self._deadline is not None and now >= self._deadline:
-            raise StreamlineError(
-                f"no answer within {self._context.startup_timeout:g} s: {reason}",
-                where=self._connection.cluster,
-                hint="check bootstrap_server, and that the brokers run; startup_timeout is in metadata.yaml",
-                code="kafka.unreachable",
-            )
-        if self._silent_since is None:
-            self._silent_since = now
-        silent = now - self._silent_since
-        if self._told or (silent < SILENCE_SECONDS and self._deadline is None):
-            return
-        self._told = True
-        if self._deadline is None:
-            self._note(silent_text(self._connection.cluster, silent, reason), "WARNING")
-        else:
-            left = f"trying again for {self._deadline - now:.0f} seconds"
-            self._note(f"{self._connection.cluster} does not answer: {reason}; {left}", "WARNING")
-
-    def _answered(self) -> None:
-        if self._told and self._silent_since is not None:
-            self._told = False
-            silent = time.monotonic() - self._silent_since
-            self._note(f"{self._connection.cluster} answers again, after {silent:.0f} s", "WARNING")
-        self._silent_since = None
-
     def _note(self, message: str, level: str) -> None:
         anyio.from_thread.run_sync(self._loop.note, message, level)
-
-    def _pause(self, seconds: float) -> None:
-        if self._stopping.wait(seconds):
-            raise _StoppedError
-
-    def _check_stop(self) -> None:
-        if self._stopping.is_set():
-            raise _StoppedError
 
     # -- the end
 
@@ -514,8 +392,3 @@ class ProducerThread:
             )
         topics = ", ".join(dict.fromkeys(each.settings.topic for each in self._destinations.values()))
         return explained(error, self._connection, topics=topics, write=True)
-
-
-def origins_of(batch: MessageBatch) -> list[Origin | None]:
-    """Return the origin of each message of a batch."""
-    return batch.origins if batch.origins is not None else [None] * batch.count

@@ -18,19 +18,9 @@ import msgspec
 
 from streamline.connectors.kafka.client import KafkaError, NotMember, ProducerOptions
 from streamline.connectors.kafka.dead_letter_messages import letter_message
-from streamline.connectors.kafka.sink_thread import (
-    ABANDON_SECONDS,
-    QUIET_SECONDS,
-    REQUEST_SECONDS,
-    RETRY_SECONDS,
-    Letters,
-    LoopSide,
-    Place,
-    ProducerThread,
-    Sent,
-    SentItems,
-    origins_of,
-)
+from streamline.connectors.kafka.sent import Letters, Place, Sent, SentItems, origins_of
+from streamline.connectors.kafka.sink_outages import REQUEST_SECONDS, RETRY_SECONDS
+from streamline.connectors.kafka.sink_thread import ABANDON_SECONDS, QUIET_SECONDS, LoopSide, ProducerThread
 from streamline.connectors.kafka.target_topics import MessageRefusedError
 from streamline.connectors.stream_connector import OffsetSource
 from streamline.errors import StreamlineError
@@ -115,7 +105,7 @@ class Transactions(ProducerThread):
         return [*super()._required_topics(), *([letters] if letters is not None else [])]
 
     def _prepare(self) -> None:
-        self._ask(self._producer.init_transactions)
+        self._outages.ask(self._producer.init_transactions)
 
     def _wait_seconds(self) -> float | None:
         if not self._pending:
@@ -289,10 +279,10 @@ class Transactions(ProducerThread):
                         hint="the group's offsets tell it: the next attempt reads from there",
                         code="kafka.transaction_unknown",
                     ) from error
-                self._unanswered(error.message)
-                self._pause(RETRY_SECONDS)
+                self._outages.unanswered(error.message)
+                self._outages.pause(RETRY_SECONDS)
             else:
-                self._answered()
+                self._outages.answered()
                 self._began_at = None
                 return
 
@@ -333,14 +323,14 @@ class Transactions(ProducerThread):
         if not passes and (tries >= MAX_TRIES or error.kafka_code.endswith("_AUTHORIZATION_FAILED")):
             raise error
         self._lost = self._lost or error.fatal or error.fenced
-        self._unanswered(error.message)
-        self._pause(RETRY_SECONDS)
+        self._outages.unanswered(error.message)
+        self._outages.pause(RETRY_SECONDS)
 
     def _roll_back(self) -> None:
         """Abort the open transaction, with another producer if this one cannot."""
         if self._began_at is not None and not self._lost:
             try:
-                self._ask(self._producer.abort)
+                self._outages.ask(self._producer.abort)
             except KafkaError as error:
                 if error.fenced and not self._timed_out:
                     raise
@@ -348,7 +338,7 @@ class Transactions(ProducerThread):
         if self._lost:
             self._producer.close(ABANDON_SECONDS)
             self._producer = self._client.producer(self._connection, self._options())
-            self._ask(self._producer.init_transactions)  # aborts what the other one has left
+            self._outages.ask(self._producer.init_transactions)  # aborts what the other one has left
             self._lost = False
         self._unflushed.clear()
         self._began_at = self._produce_error = None

@@ -55,7 +55,7 @@ async def test_a_position_without_messages_is_proven(cluster: FakeCluster) -> No
 async def test_while_no_broker_answers_it_waits_proves_nothing_and_says_so_once(
     cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("streamline.connectors.kafka.sink_thread.SILENCE_SECONDS", 0.0)
+    monkeypatch.setattr("streamline.connectors.kafka.sink_outages.SILENCE_SECONDS", 0.0)
     notes: list[tuple[str, str]] = []
     cluster.stuck = True
     more = {"note": lambda message, level: notes.append((message, level))}

@@ -30,7 +30,7 @@ def anyio_backend() -> str:
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("streamline.connectors.kafka.transactions.RETRY_SECONDS", 0.01)
-    monkeypatch.setattr("streamline.connectors.kafka.sink_thread.RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("streamline.connectors.kafka.sink_outages.RETRY_SECONDS", 0.01)
 
 
 @pytest.fixture
