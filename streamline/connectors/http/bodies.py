@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from typing import Literal
+from urllib.parse import parse_qs
 
 import msgspec
 
 from streamline.connectors.kafka.serialization.json_text import decode_json
 
 _LINES = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"})
+_FORM = "application/x-www-form-urlencoded"
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -16,7 +18,7 @@ def messages_of(body: bytes, content_type: str, format: Literal["json", "text"])
     """Return the values of the messages in a body.
 
     A JSON array is several messages, and so are lines of JSON: where the content type says so, or where the body is no
-    JSON value as a whole.
+    JSON value as a whole. Of a form, the field `payload` is the body, as GitHub and Slack send it.
 
     Raises:
         ValueError: the body is not what it should be.
@@ -25,8 +27,11 @@ def messages_of(body: bytes, content_type: str, format: Literal["json", "text"])
     if format == "text":
         body.decode()
         return [body]
-    if content_type.partition(";")[0].strip().lower() in _LINES:
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind in _LINES:
         return _lines(body)
+    if kind == _FORM and body.startswith(b"payload="):
+        body = parse_qs(body, strict_parsing=True)[b"payload"][0]
     try:
         decode_json(body)
     except ValueError:

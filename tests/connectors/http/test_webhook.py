@@ -95,6 +95,8 @@ async def running(config: dict[str, Any] | None = None, **about: Any) -> AsyncIt
         (b"1\n2\n", "", [b"1", b"2"]),
         (b'\xef\xbb\xbf{\n"n": 1}', "", [b'{\n"n": 1}']),
         (b"1" * 40, "", [b"1" * 40]),
+        (b"payload=%7B%22n%22%3A+1%7D", "application/x-www-form-urlencoded", [b'{"n": 1}']),
+        (b'{"n": 1}', "application/x-www-form-urlencoded", [b'{"n": 1}']),  # as curl sends it
     ],
 )
 def test_a_body_is_one_message_an_array_or_lines(body: bytes, kind: str, values: list[bytes]) -> None:
