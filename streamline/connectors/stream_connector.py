@@ -135,7 +135,7 @@ class StreamContext(msgspec.Struct, frozen=True, kw_only=True):
         root: the project's folder, which relative paths are relative to.
         slot: number of this process among those of the pipeline, from 0 on; stable over restarts.
         checkout: tells the project's folder from its copies and other checkouts; stable over restarts.
-        start: saved parts of a source's position; empty if it keeps them itself.
+        start: saved parts of a source's position; of one that keeps them itself, the copy that it gave to be shown.
         memory: of a source: what the next attempt of the same run is to know.
         startup_timeout: seconds that the other side may be unreachable at the start.
         until_caught_up: a source ends when it has given all that there was when it began.
@@ -179,6 +179,10 @@ class SelfKeptSource(LastingSource, Protocol):
         Raises:
             StreamlineError: positions can never be saved.
         """
+        ...
+
+    def shown(self, parts: Mapping[str, bytes]) -> Mapping[str, bytes]:
+        """Return saved parts as the state store has a copy of them: to be shown, and for `StreamContext.start`."""
         ...
 
 

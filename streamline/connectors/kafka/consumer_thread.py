@@ -22,6 +22,7 @@ from streamline.connectors.kafka.client import (
     Partition,
 )
 from streamline.connectors.kafka.commits import Commits
+from streamline.connectors.kafka.earlier_offsets import EarlierOffsets
 from streamline.connectors.kafka.exchange import Exchange
 from streamline.connectors.kafka.followed_topics import FollowedTopics
 from streamline.connectors.kafka.lag import LagMeter
@@ -224,6 +225,7 @@ class ConsumerThread:
             settings=self._settings,
             topics=topics,
             known_partitions=known_partitions,
+            earlier=EarlierOffsets(self._context.start, self._settings.group),
             surroundings=self,
             clock=self._clock,
         )

@@ -15,17 +15,20 @@ from streamline.connectors.kafka.client import (
     TopicInfo,
 )
 from streamline.connectors.kafka.commits import Commits
+from streamline.connectors.kafka.earlier_offsets import EarlierOffsets
 from streamline.connectors.kafka.offset_parts import committed_of, partitions_of
 from streamline.connectors.kafka.settings import KafkaSourceSettings
 from streamline.connectors.kafka.start_offsets import (
     Known,
     Start,
+    all_lost,
     lost_error,
     lost_start,
     lost_text,
     needs_time,
     start_of,
 )
+from streamline.connectors.stream_connector import PositionLost
 
 REQUEST_SECONDS = 5.0
 """Seconds for one request to the cluster."""
@@ -84,6 +87,7 @@ class Membership:
         settings: KafkaSourceSettings,
         topics: Mapping[str, TopicInfo],
         known_partitions: dict[str, int],
+        earlier: EarlierOffsets,
         surroundings: Surroundings,
         clock: Callable[[], float],
     ) -> None:
@@ -98,6 +102,7 @@ class Membership:
         self._commits = commits
         self._settings = settings
         self._known_partitions = known_partitions
+        self._earlier = earlier
         self._read_ids = {name: topic.id for name, topic in topics.items()}
         self._surroundings = surroundings
         self._clock = clock
@@ -153,11 +158,18 @@ class Membership:
             self._surroundings.wait_out("place", error)
             return
         self._surroundings.answered("place")
+        lost: list[PositionLost] = []
         for partition, facts in known.items():
             if self._unsure(partition, facts):
                 continue
-            start = start_of(partition, facts, offset=self._settings.offset, on_lost=self._settings.on_offset_lost)
-            self._start(partition, start, facts)
+            try:
+                start = start_of(partition, facts, offset=self._settings.offset, on_lost=self._settings.on_offset_lost)
+            except PositionLost as error:
+                lost.append(error)
+            else:
+                self._start(partition, start, facts)
+        if lost:
+            raise all_lost(lost)
         for partition, facts in known.items():
             if facts.recreated:
                 self._known_partitions[partition.topic] = 0
@@ -231,6 +243,8 @@ class Membership:
                 appeared=each in appeared,
                 siblings=topics[each.topic].partitions,
                 at_time=at_time.get(each),
+                earlier=self._earlier.offset(each),
+                earlier_topic=self._earlier.of_another_topic(each.topic, topics[each.topic].id),
             )
             for each in there
             if each in ranges

@@ -18,11 +18,13 @@ class OffsetPart(msgspec.Struct, frozen=True, omit_defaults=True):
         topic_id: see `TopicInfo`.
         epoch: numbers the assignments of partitions to this process, from 1 on; a part of an earlier one is stale. It
             is not saved.
+        group: that has committed it; in the copy in the state store alone.
     """
 
     offset: int
     topic_id: str | None = None
     epoch: int = 0
+    group: str | None = None
 
 
 _DECODER = msgspec.json.Decoder(OffsetPart)
@@ -31,6 +33,12 @@ _DECODER = msgspec.json.Decoder(OffsetPart)
 def encode_part(offset: int, topic_id: str | None, epoch: int = 0) -> bytes:
     """Return the value of a part."""
     return msgspec.json.encode(OffsetPart(offset, topic_id, epoch))
+
+
+def shown_part(value: bytes, group: str) -> bytes:
+    """Return a part's value for the state store."""
+    part = decode_part(value)
+    return msgspec.json.encode(OffsetPart(part.offset, part.topic_id, group=group))
 
 
 def decode_part(value: bytes) -> OffsetPart:

@@ -11,7 +11,7 @@ import anyio.to_thread
 from streamline.connectors.kafka.client import Committed, KafkaClient, KafkaError, Partition
 from streamline.connectors.kafka.consumer_thread import ConsumerThread
 from streamline.connectors.kafka.exchange import Exchange, ThreadEnded
-from streamline.connectors.kafka.offset_parts import decode_part, encode_part
+from streamline.connectors.kafka.offset_parts import decode_part, encode_part, shown_part
 from streamline.connectors.kafka.settings import KafkaSourceSettings
 from streamline.connectors.stream_connector import Lag, StreamContext
 from streamline.flow.protocols import Emit, GiveUp
@@ -27,6 +27,7 @@ class KafkaSource:
         self.id = context.block
         self.stopped: str | None = None
         self.give_up: GiveUp = self._release_only
+        self._group = settings.group
         self._close_seconds = settings.close_seconds
         # A library that hangs must not hang the end of the run: what is not committed is read again.
         self._answer_seconds = settings.commit_timeout + settings.drain_seconds + 30.0
@@ -75,6 +76,10 @@ class KafkaSource:
             return self._exchange.ask(lambda: self._thread.commit(parts)).result(self._answer_seconds)
         except (ThreadEnded, TimeoutError):
             return {}
+
+    def shown(self, parts: Mapping[str, bytes]) -> Mapping[str, bytes]:
+        """See `SelfKeptSource.shown`."""
+        return {key: shown_part(value, self._group) for key, value in parts.items()}
 
     def transaction_offsets(self, parts: Mapping[str, bytes]) -> tuple[Mapping[Partition, Committed], Any]:
         """See `OffsetSource.transaction_offsets`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
 import msgspec
@@ -14,7 +15,13 @@ from streamline.connectors.stream_connector import PositionLost
 OnOffsetLost: TypeAlias = Literal["stop", "earliest", "latest"]
 LostCode: TypeAlias = Literal["kafka.offset_lost", "kafka.topic_recreated"]
 
-_HINT = "set on_offset_lost to earliest or latest to go on there, or move the group's offsets with `streamline state`"
+_HINT = (
+    "set on_offset_lost to earliest or latest to go on there; or move the group with `streamline state set`, or have "
+    "it begin anew with `streamline state reset`"
+)
+
+_NAMED = 5
+"""Partitions beside the first that an error describes."""
 
 
 class Known(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,6 +36,8 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
             partitions were committed.
         siblings: how many partitions the topic has.
         at_time: the first offset not older than the start offset's timestamp; None: there is no such message.
+        earlier: the offset that the group had here, as far as the state store knows.
+        earlier_topic: the group has read another topic under this name.
     """
 
     committed: Committed | None
@@ -39,11 +48,18 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
     appeared: bool = False
     siblings: int = 0
     at_time: int | None = None
+    earlier: int | None = None
+    earlier_topic: bool = False
 
     @property
     def recreated(self) -> bool:
         """Whether it is of another topic than the one that this process has read under this name."""
         return _differ(self.read_id, self.topic_id)
+
+    @property
+    def forgotten(self) -> bool:
+        """Whether the group had an offset, and has none any more."""
+        return self.committed is None and (self.earlier is not None or self.earlier_topic)
 
 
 class Start(msgspec.Struct, frozen=True):
@@ -66,14 +82,24 @@ def start_of(partition: Partition, known: Known, *, offset: StartOffset, on_lost
         PositionLost: the group's offset is lost, and the settings say to stop then.
     """
     committed_id = topic_id_of(known.committed) if known.committed is not None else None
-    if _differ(committed_id, known.topic_id) or known.recreated:
-        at = f"; the group's offset {known.committed.offset} is one of the topic before" if known.committed else ""
+    if _differ(committed_id, known.topic_id) or known.recreated or (known.forgotten and known.earlier_topic):
+        before = known.committed.offset if known.committed is not None else known.earlier
+        at = f"; the group's offset {before} is one of the topic before" if before is not None else ""
         return _lost(
             partition,
             known,
             on_lost,
             f"the topic was deleted and created again{at}: {_readable(known)}",
             code="kafka.topic_recreated",
+        )
+    if known.committed is None and known.earlier is not None:
+        return _lost(
+            partition,
+            known,
+            on_lost,
+            f"the cluster has forgotten the group's offset, which was {known.earlier}: it does so when a group is not "
+            f"used for long (offsets.retention.minutes); {_readable(known)}",
+            code="kafka.offset_lost",
         )
     if known.committed is None:
         return _first_start(partition, known, offset)
@@ -109,6 +135,16 @@ def lost_start(known: Known, on_lost: OnOffsetLost, text: str) -> Start:
 def lost_error(partition: Partition, text: str, code: LostCode) -> PositionLost:
     """Return the error of a lost offset."""
     return PositionLost(text, where=str(partition), hint=_HINT, code=code)
+
+
+def all_lost(errors: Sequence[PositionLost]) -> PositionLost:
+    """Return the error of several partitions: the first one's, which names the others."""
+    first, *others = errors
+    if others:
+        names = ", ".join(f"{error.where}: {error.message}" for error in others[:_NAMED])
+        more = f", and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
+        first.message = f"{first.message}; {names}{more}"
+    return first
 
 
 def _lost(

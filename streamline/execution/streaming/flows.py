@@ -92,12 +92,11 @@ class Flows(RouteBuilder):
         return [*parking, *super().last_stages(source, sink, records)]
 
     def _source(self, source: SourcePlan) -> Source:
-        run, start = self.run, {}
+        run = self.run
         if self.singer is not None and self.singer.is_tap(source.id):
             return self.singer.source(source.id, until_caught_up=run.options.until_caught_up)
-        if not source.traits.keeps_positions:
-            saved = run.store.bookmarks(run.pipeline, source.id)
-            start = {key: mark.value.encode("utf-8", "surrogateescape") for key, mark in saved.items()}
+        saved = run.store.bookmarks(run.pipeline, source.id)
+        start = {key: mark.value.encode("utf-8", "surrogateescape") for key, mark in saved.items()}
         context = self.context(source.id, start=start, memory=source.memory)
         self.tell(source)
         return source.connector.open_source(source.config, context, source.where)

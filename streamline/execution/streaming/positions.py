@@ -112,7 +112,7 @@ class StreamPositions:
         self._copied[source] = self._clock()
         shown = self._shown[source]
         new = {key: value for key, value in self._saved[source].items() if shown.get(key) != value}
-        self._write(source, new, ())
+        self._write(source, cast(SelfKeptSource, self._sources[source]).shown(new), ())
         shown.update(new)
 
     def _write(

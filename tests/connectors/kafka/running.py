@@ -115,9 +115,8 @@ def settings(**given: Any) -> KafkaSourceSettings:
 @asynccontextmanager
 async def running(cluster: FakeCluster, *, slot: int = 0, **given: Any) -> AsyncIterator[Running]:
     """A source of topic `t` with settings, or a context, that differ by what is given."""
-    about = {
-        key: given.pop(key) for key in ("until_caught_up", "startup_timeout", "delivery", "memory") if key in given
-    }
+    names = ("until_caught_up", "startup_timeout", "delivery", "memory", "start")
+    about = {key: given.pop(key) for key in names if key in given}
     notes = Notes()
     source = KafkaSource(settings(**given), cluster, context(slot=slot, note=notes, **about))
     run = Running(source, notes)

@@ -573,6 +573,32 @@ async def test_case_14_a_topic_that_was_made_again_never_goes_on_at_the_old_numb
     assert cluster.offset("g", "t") == 8
 
 
+@pytest.mark.parametrize("deleted", [True, False])
+async def test_case_14_offsets_that_the_cluster_has_forgotten_are_lost(cluster: FakeCluster, deleted: bool) -> None:
+    """Brokers delete a group's offsets with the topic, and those of a group that is not used for long."""
+    cluster.write("t", *numbers(0, 4))
+    async with running(cluster, until_caught_up=True) as run:
+        await run.ended.wait()
+        copy = run.source.shown(await run.commit())
+    del cluster.groups["g"]
+    if deleted:
+        cluster.delete("t")
+        cluster.create("t", 2)
+        cluster.write("t", *numbers(0, 7))
+    latest = StartOffset(kind="latest")
+    async with running(cluster, until_caught_up=True, start=copy, offset=latest) as run:
+        await run.ended.wait()
+        assert lost_code_of(run) == ("kafka.topic_recreated" if deleted else "kafka.offset_lost")
+        assert all(f"t/{number}" in str(run.error) for number in range(2))
+        assert run.taken.values == []
+    async with running(cluster, until_caught_up=True, start=copy, on_offset_lost="earliest", offset=latest) as run:
+        await run.ended.wait()
+        assert run.taken.values == numbers(0, 7 if deleted else 4)
+    async with running(cluster, until_caught_up=True, start=copy, group="another") as run:
+        await run.ended.wait()
+        assert run.error is None, "another group may begin as it likes"
+
+
 @pytest.mark.parametrize("on_lost", ["stop", "earliest", "latest"])
 async def test_case_14_a_topic_that_is_made_again_while_it_is_read(cluster: FakeCluster, on_lost: str) -> None:
     cluster.write("t", *numbers(0, 4))

@@ -111,6 +111,9 @@ class GroupSource(MemorySource):
             self._world.committed[self.id] = json.loads(parts[KEY])["offset"]
         return parts
 
+    def shown(self, parts: Mapping[str, bytes]) -> Mapping[str, bytes]:
+        return parts
+
     def transaction_offsets(self, parts: Mapping[str, bytes]) -> tuple[Mapping[Any, Any], Any]:
         return parts, None
 
