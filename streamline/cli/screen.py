@@ -68,21 +68,19 @@ class LiveCounts:
 
     def __init__(self, screen: Screen) -> None:
         self._screen = screen
-        self._before = (0, 0)
+        self._before = (0, 0, 0)
         self._then = 0.0
-        self._rates = (0.0, 0.0)
+        self._rates = (0.0, 0.0, 0.0)
 
     def show(self, event: StreamProgress) -> None:
         """Show new counts."""
         elapsed = event.seconds - self._then
         if elapsed >= (1.0 if self._screen.live else STREAM_LINE_SECONDS):
             # Another attempt reads again what was not proven: counts may go back.
-            rate_in, rate_out = (
-                max(0, now - before) / elapsed
-                for now, before in zip((event.read, event.written), self._before, strict=True)
-            )
-            self._rates = rate_in, rate_out
-            self._before, self._then = (event.read, event.written), event.seconds
+            now = (event.read, event.written, event.dead_letters)
+            rates = [max(0, after - before) / elapsed for after, before in zip(now, self._before, strict=True)]
+            self._rates = rates[0], rates[1], rates[2]
+            self._before, self._then = now, event.seconds
             if not self._screen.live:
                 say(self._total(event))
         if self._screen.live:
@@ -96,7 +94,7 @@ class LiveCounts:
             f"{event.written:,} written",
             f"{event.in_flight:,} in flight",
             *([f"lag {sum(known):,}"] if known else []),
-            count(event.dead_letters, "dead letter"),
+            count(event.dead_letters, "dead letter") + (f" ({self._rates[2]:,.0f}/s)" if self._rates[2] >= 1 else ""),
             f"proof {event.saved_ago:.0f} s ago" if event.saved_ago is not None else "no proof yet",
         ]
         return ", ".join(parts)

@@ -136,7 +136,7 @@ class StreamContext(msgspec.Struct, frozen=True, kw_only=True):
         slot: number of this process among those of the pipeline, from 0 on; stable over restarts.
         checkout: tells the project's folder from its copies and other checkouts; stable over restarts.
         start: saved parts of a source's position; of one that keeps them itself, the copy that it gave to be shown.
-        memory: of a source: what the next attempt of the same run is to know.
+        memory: what the next attempt of the same run is to know.
         startup_timeout: seconds that the other side may be unreachable at the start.
         until_caught_up: a source ends when it has given all that there was when it began.
         set_aside: messages that a sink cannot deliver are refused while later ones are delivered; if not, the first of

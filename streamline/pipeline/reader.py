@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _PIPELINE_KEYS = words(
     "blocks name uuid description tags created_at type variables retry_config concurrency_config callbacks "
     "conditionals data_integration dynamic_blocks delivery checkpoint_interval on_error dead_letter startup_timeout "
-    "instances metrics park "
+    "instances max_dead_letters metrics park "
     # Keys of Mage without effect here.
     "widgets extensions executor_type executor_config executor_count notification_config cache_block_output_in_memory "
     "run_pipeline_in_one_process settings spark_config variables_dir remote_variables_dir execution_framework "

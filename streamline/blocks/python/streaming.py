@@ -67,6 +67,7 @@ def python_sink(block: BlockFile, context: StreamContext, keywords: Mapping[str,
         checkpoint_interval=context.checkpoint_interval,
         set_aside=context.set_aside,
         note=context.note,
+        memory=context.memory,
     )
 
 

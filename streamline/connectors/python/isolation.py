@@ -2,7 +2,8 @@
 
 An exception may come from one message, or from a system that does not answer. What single messages show decides: where
 others are written after them, those that were not are refused. Where nothing is written any more, it pauses and tries
-again; in the end it gives up, so that the flow starts again from the last proof.
+again; in the end it gives up, so that the flow starts again from the last proof. Messages at the end of a topic have
+none behind them: `works` tells what else is known.
 """
 
 from __future__ import annotations
@@ -28,6 +29,15 @@ MAX_MISUNDERSTOOD = 1_000
 MISUNDERSTOOD = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, AssertionError)
 """What code raises that does not understand a message."""
 
+ATTEMPTS = 4
+"""Attempts that failed at the same message, with nothing written before it, until it is taken for a bad one."""
+
+_OF_DATA, _OF_CONNECTIONS = (
+    frozenset({"DataError", "IntegrityError"}),
+    frozenset({"OperationalError", "InterfaceError"}),
+)
+"""Names of exceptions that every driver of a database has (PEP 249)."""
+
 
 class Unwritable(Exception):
     """Nothing can be written any more, for this reason."""
@@ -35,6 +45,17 @@ class Unwritable(Exception):
     def __init__(self, error: Exception) -> None:
         super().__init__(str(error))
         self.error = error
+
+
+def misunderstood(error: Exception) -> bool:
+    """Return whether an exception is one that no outage raises."""
+    return isinstance(error, MISUNDERSTOOD) or not _OF_DATA.isdisjoint(each.__name__ for each in type(error).__mro__)
+
+
+def of_connections(error: Exception) -> bool:
+    """Return whether an exception is one that tells of an outage."""
+    names = {each.__name__ for each in type(error).__mro__}
+    return isinstance(error, OSError) or not _OF_CONNECTIONS.isdisjoint(names)
 
 
 class Isolation:
@@ -46,6 +67,9 @@ class Isolation:
         write: writes messages; returns what it raised.
         refuse: called with the number of a message in its chunk, the message, and what it raised.
         pause: waits so many seconds; False: there is no time.
+        works: says of the first message of a row that cannot be written (its number in the chunk, and what it raised)
+            whether something else shows that it is no outage: a test, or that so many attempts before this one have
+            failed at the very same message; None: these show nothing.
         set_aside: messages after one that cannot be written are written. If not, it is refused before.
     """
 
@@ -54,9 +78,13 @@ class Isolation:
         write: Callable[[list[Any]], Exception | None],
         refuse: Callable[[int, Any, Exception], None],
         pause: Callable[[float], bool],
+        works: Callable[[int, Exception, int | None], bool] = lambda number, error, attempts: False,
         *,
         set_aside: bool = True,
     ) -> None:
+        self._works = works
+        self._wrote = False
+        """Anything was written."""
         self._write = write
         self._refuse = refuse
         self._pause = pause
@@ -70,7 +98,7 @@ class Isolation:
 
     def written(self) -> None:
         """Note that a whole chunk was written."""
-        self._in_a_row = 0
+        self._in_a_row, self._wrote = 0, True
 
     def run(self, before: Snapshot, count: int, error: Exception | None) -> None:
         """Write what can be written of a chunk, and refuse the rest.
@@ -90,17 +118,17 @@ class Isolation:
                 failure = self._try([number])
                 if failure is not None:
                     self._suspect(number, failure)
-        if any(not isinstance(failure, MISUNDERSTOOD) for _, failure in self._suspects):
+        if any(not misunderstood(failure) for _, failure in self._suspects):
             # No message after them shows whether it was an outage.
             self._retry(PAUSES[:2] if self._worked else PAUSES)
-            if self._suspects and self._in_a_row >= IN_A_ROW:
+            if self._suspects and self._in_a_row >= IN_A_ROW and not self._no_outage(few=True):
                 raise Unwritable(self._suspects[-1][1])
         self._refuse_suspects()
 
     def _try(self, part: Sequence[int]) -> Exception | None:
         failure = self._write(self._before.part(part[0], part[-1] + 1))
         if failure is None:
-            self._worked = True
+            self._worked = self._wrote = True
             self._in_a_row = 0
             self._refuse_suspects()
         return failure
@@ -113,15 +141,24 @@ class Isolation:
     def _suspect(self, number: int, failure: Exception) -> None:
         self._suspects.append((number, failure))
         self._in_a_row += 1
-        misunderstood = isinstance(failure, MISUNDERSTOOD)
-        if self._in_a_row >= (MAX_MISUNDERSTOOD if misunderstood else MAX_IN_A_ROW):
+        passes = not misunderstood(failure)
+        if self._in_a_row >= MAX_MISUNDERSTOOD:
             raise Unwritable(failure)
-        if not misunderstood and len(self._suspects) == (IN_A_ROW if self._set_aside else 1):
+        if passes and self._in_a_row >= MAX_IN_A_ROW:
+            if not self._no_outage(few=False):
+                raise Unwritable(failure)
+            self._refuse_suspects()
+        if passes and len(self._suspects) == (IN_A_ROW if self._set_aside else 1):
             self._retry(PAUSES)
         if not self._set_aside and self._suspects:
             if isinstance(failure, OSError):
                 raise Unwritable(failure)
             self._refuse_suspects()
+
+    def _no_outage(self, *, few: bool) -> bool:
+        """Return whether something shows that no outage is the reason of the suspects' failures."""
+        attempts = 1 if self._wrote else ATTEMPTS if few else None
+        return self._works(*self._suspects[0], attempts)
 
     def _retry(self, pauses: Sequence[float]) -> None:
         """Try the suspects again after pauses, in order, until the first of them is written."""
@@ -135,7 +172,7 @@ class Isolation:
             return
         # It was an outage.
         rest = [number for number, _ in self._suspects[1:]]
-        self._suspects, self._in_a_row, self._worked = [], 0, True
+        self._suspects, self._in_a_row, self._worked, self._wrote = [], 0, True, True
         for number in rest:
             failure = self._try([number])
             if failure is not None:

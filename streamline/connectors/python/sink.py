@@ -6,8 +6,9 @@ before it counts when it returns.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from functools import partial
+from typing import Any
 
 from streamline.connectors.python.user_class import UserClass, UserObject
 from streamline.connectors.python.writer import Writer
@@ -31,6 +32,7 @@ class PythonSink(ThreadSink):
         checkpoint_interval: seconds between two calls of `flush`.
         set_aside: messages after one that cannot be written are written. If not, it is refused before.
         note: writes a line to the run's log, with its level.
+        memory: what the next attempt is to know.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class PythonSink(ThreadSink):
         checkpoint_interval: float = 1.0,
         set_aside: bool = True,
         note: Callable[[str, str], None] = lambda message, level: None,
+        memory: MutableMapping[str, Any] | None = None,
     ) -> None:
         super().__init__(id, room=batch_size * waiting_batches, note=note)
         self._class = user_class
@@ -54,6 +57,7 @@ class PythonSink(ThreadSink):
             include_metadata=include_metadata,
             interval=checkpoint_interval,
             set_aside=set_aside,
+            memory={} if memory is None else memory,
         )
 
     def _open(self) -> StreamWriter:

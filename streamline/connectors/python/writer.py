@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
 import msgspec
 
-from streamline.connectors.python.isolation import Isolation, Unwritable
+from streamline.connectors.python.isolation import Isolation, Unwritable, of_connections
 from streamline.connectors.python.user_class import UserObject
 from streamline.flow.codecs.message_data import dump_data
 from streamline.flow.items import BadRecord, MessageBatch, Position
@@ -37,6 +37,7 @@ class Writer:
         pause: waits so many seconds; False: the sink is to end at once.
         interval: seconds between two calls of `flush`.
         set_aside: see `Isolation`.
+        memory: what the next attempt is to know.
 
     Raises:
         StreamlineError: the object has no method that writes.
@@ -54,6 +55,7 @@ class Writer:
         include_metadata: bool,
         interval: float,
         set_aside: bool,
+        memory: MutableMapping[str, Any],
     ) -> None:
         self._id = id
         self._made = made
@@ -67,7 +69,8 @@ class Writer:
         self._flush = made.method("flush")
         if self._batch_write is None and self._single is None:
             raise made.no_method("batch_write(messages) or write(message)")
-        self._isolation = Isolation(self._write, self._refuse, pause, set_aside=set_aside)
+        self._memory = memory
+        self._isolation = Isolation(self._write, self._refuse, pause, self._works, set_aside=set_aside)
         self._data: list[Any] = []
         self._segments: list[_Segment] = []
         self._numbers: dict[str, int] = {}
@@ -137,7 +140,12 @@ class Writer:
             else:
                 self._isolation.written()
         except Unwritable as unwritable:
-            raise self._made.failed(self._made.explain(unwritable.error), "while it wrote") from None
+            failure = self._made.explain(unwritable.error)
+            failure.hint = failure.hint or (
+                "it is tried again, in case the other side is away; to have bad messages told from that, define "
+                "test_connection(), or raise ValueError for them"
+            )
+            raise self._made.failed(failure, "while it wrote") from None
         self._data, self._segments = [], []
         self._written.update(self._numbers)
         self._numbers = {}
@@ -160,12 +168,35 @@ class Writer:
             return error
         return None
 
-    def _refuse(self, number: int, message: Any, error: Exception) -> None:
-        """Refuse a message of the chunk."""
+    def _works(self, number: int, error: Exception, attempts: int | None) -> bool:
+        """Return whether it is the messages' fault that they cannot be written; see `Isolation`."""
+        if of_connections(error):
+            return False
+        test = self._made.method("test_connection")
+        if test is not None:
+            try:
+                return test() is not False
+            except (Exception, SystemExit):
+                return False
+        segment, number = self._place(number)
+        origin, _ = segment.batch.made_of(segment.start + number)
+        place = (origin.topic, origin.partition, origin.offset) if origin is not None else repr(error)
+        known, times = self._memory.get("unwritable", (None, 0))
+        times = times + 1 if known == place else 1
+        self._memory["unwritable"] = (place, times)
+        return attempts is not None and times > attempts
+
+    def _place(self, number: int) -> tuple[_Segment, int]:
+        """Return where a message of the chunk is: its segment, and its number in it."""
         for segment in self._segments:
             if number < segment.count:
                 break
             number -= segment.count
+        return segment, number
+
+    def _refuse(self, number: int, message: Any, error: Exception) -> None:
+        """Refuse a message of the chunk."""
+        segment, number = self._place(number)
         batch = segment.batch
         failure = self._made.explain(error)
         where = f" ({failure.where})" if failure.where else ""

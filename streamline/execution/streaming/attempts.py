@@ -67,7 +67,7 @@ class Retries:
             return None
         if not isinstance(error, StreamlineError) and not self._begun:
             return None  # a fault of ours
-        if isinstance(error, ConfigError | LeaseHeld | MessageRefused | PositionLost):
+        if isinstance(error, ConfigError | LeaseHeld | MessageRefused | PositionLost) or _broken(error):
             return None
         if isinstance(error, StreamlineError) and error.code == "kafka.replaced":
             return None
@@ -87,6 +87,11 @@ class Retries:
         if self._config is not None and self._failed > self._config.retries and not outage:
             return None
         return (self._config or BACKOFF).delay_before(self._failed)
+
+
+def _broken(error: Exception) -> bool:
+    """Return whether all messages become dead letters: another attempt would make more of them."""
+    return isinstance(error, PipelineFailed) and error.code == "dead_letter.too_many"
 
 
 async def run_attempts(

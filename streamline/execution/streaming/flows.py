@@ -10,6 +10,7 @@ from streamline.connectors.stream_connector import OffsetSource, TransactionalSi
 from streamline.errors import PipelineFailed
 from streamline.execution.run import Run
 from streamline.execution.streaming.letter_box import LetterBox
+from streamline.execution.streaming.letter_limit import LetterLimit
 from streamline.execution.streaming.letters import Letters
 from streamline.execution.streaming.plan import Plan, RepartitionPlan, SourcePlan
 from streamline.execution.streaming.route_builder import RouteBuilder
@@ -44,6 +45,7 @@ class Flows(RouteBuilder):
         self.given = False
         self.settled: Callable[[str], Awaitable[None]]
         self._stateful: dict[str, list[Any]] = {}
+        self._limits: dict[str, LetterLimit] = {}
         self.sources: dict[str, Source] = {uuid: self._source(source) for uuid, source in plan.sources.items()}
         transaction: TransactionalSink | None = None
         if plan.exactly_once:
@@ -58,6 +60,7 @@ class Flows(RouteBuilder):
         for uuid, source in self.sources.items():
             counts = self.run.progress.of(uuid)
             counts.rewind()
+            self._limits[uuid] = LetterLimit(counts, self.plan.settings.max_dead_letters, self.run.warn)
             records = self.singer is not None and self.singer.gives_records(uuid)
             route = self.route(route_plan(self.plan, uuid), self.plan.sources[uuid], records=records)
             if self.singer is not None:
@@ -82,7 +85,8 @@ class Flows(RouteBuilder):
         return flows
 
     def saved(self, position: Position, keys: Collection[str]) -> None:
-        """Tell the blocks with state that a position is saved, as far as these of its keys are concerned."""
+        """Note that a position is saved, as far as these of its keys are concerned."""
+        self._limits[position.source].saved()
         for stage in self._stateful.get(position.source, ()):
             stage.saved(position, keys)
 
@@ -132,6 +136,7 @@ class Flows(RouteBuilder):
                     self._tell_first(source, record)
             if self.box is not None:
                 self.box.refuse(source, records)
+            self._limits[source].refused(records)
 
         return refuse
 

@@ -44,9 +44,10 @@ def entry_of(plan: Plan, letter: DeadLetter) -> Entry:
     """
     source, stage, destination = letter.block, letter.stage, letter.destination
     if source not in plan.sources:
-        raise UnsendableError(f"'{source}' is no longer a source of this pipeline")
+        raise UnsendableError(f"'{source}' is no source of this pipeline any more; {_renamed(source)}")
     if destination is not None and destination not in plan.sinks_of(source):
-        raise UnsendableError(f"destination '{destination}' is no longer downstream of '{source}'")
+        what = f"destination '{destination}' is no longer downstream of '{source}'"
+        raise UnsendableError(f"{what}; {_renamed(destination)}")
     if stage in AT_DESTINATION and destination is not None:
         stage = destination
     if letter.form == "text":
@@ -57,10 +58,18 @@ def entry_of(plan: Plan, letter: DeadLetter) -> Entry:
     if stage in (DECODE, PARKED):
         return Entry(source, destination=destination)
     if stage not in plan.transforms and stage not in plan.sinks:
-        raise UnsendableError(f"block '{stage}', which refused it, is no longer in the pipeline")
+        raise UnsendableError(f"block '{stage}', which refused it, is no longer in the pipeline; {_renamed(stage)}")
     if not any(stage in path for path in plan.paths(source)):
         raise UnsendableError(f"block '{stage}', which refused it, is no longer downstream of '{source}'")
     return Entry(source, stage, destination, decode=letter.form == "value", output=letter.output)
+
+
+def _renamed(block: str) -> str:
+    """Return what to do about letters of a block that is not there under its name."""
+    return (
+        f"if it was renamed in an editor, `streamline rename {block} NEW-NAME` renames it in its dead letters; else "
+        "put it back, or discard them with `streamline dead-letters discard`"
+    )
 
 
 def route_of(plan: Plan, entry: Entry) -> RoutePlan:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypedDict, Unpack, cast
 
 import msgspec
 
+from streamline.errors import StreamlineError
 from streamline.flow.codecs.message_data import load_data
 from streamline.flow.items import BadRecord, DataForm
 from streamline.flow.stages.park import KeyLetters, KeyPlace, LetterKeys
@@ -150,6 +151,34 @@ class TopicLetters:
             for letter in there:
                 contents.letters.pop(letter.id, None)
         return len(there) + self._stored.discard([letter for letter in letters if letter.id < _first_topic_id()])
+
+    def rename(self, block: str, name: str) -> int:
+        """Give the letters in the topic another name of a block; returns how many there were.
+
+        Raises:
+            StreamlineError: the topic cannot be read, or does not take the letters anew.
+        """
+        contents = self._read_again()
+        letters = [
+            letter for letter in contents.letters.values() if block in (letter.block, letter.stage, letter.destination)
+        ]
+        for key, written in contents.keys.items():
+            if key[0] == block:
+                place = LetterKey(block=name, topic=key[1], partition=key[2], key=key[3], written=written)
+                self._topic.note_key_written(place)
+        renamed = [
+            msgspec.structs.replace(
+                letter,
+                id=0,
+                block=name if letter.block == block else letter.block,
+                stage=name if letter.stage == block else letter.stage,
+                destination=name if letter.destination == block else letter.destination,
+            )
+            for letter in letters
+        ]
+        if renamed and (refused := self._topic.write(renamed)):
+            raise StreamlineError(refused[0][1], where=self._topic.topic, code="dead_letter.topic_refuses")
+        return self.discard(letters)
 
     def open_keys(self) -> list[LetterKey]:
         """See `Letters.open_keys`."""

@@ -31,6 +31,7 @@ class EndPlan(msgspec.Struct, kw_only=True):
         name: of its connector.
         config: rendered.
         where: returns `file:line` of a key of the config.
+        memory: see `StreamContext.memory`.
     """
 
     block: Block
@@ -38,6 +39,7 @@ class EndPlan(msgspec.Struct, kw_only=True):
     connector: StreamConnector
     config: Config
     where: Where
+    memory: dict[str, Any] = {}
 
     @property
     def id(self) -> str:
@@ -46,14 +48,9 @@ class EndPlan(msgspec.Struct, kw_only=True):
 
 
 class SourcePlan(EndPlan, kw_only=True):
-    """A source block and what it promises.
-
-    Args:
-        memory: see `StreamContext.memory`.
-    """
+    """A source block and what it promises."""
 
     traits: SourceTraits
-    memory: dict[str, Any] = {}
 
 
 class SinkPlan(EndPlan, kw_only=True):

@@ -126,6 +126,7 @@ def _for_letters(plan: Plan) -> Plan:
         checkpoint_interval=CHECKPOINT_SECONDS,
         on_error="dead-letter",
         park=False,
+        max_dead_letters=None,
     )
     return msgspec.structs.replace(plan, settings=settings)
 

@@ -73,7 +73,7 @@ class RouteBuilder:
     def _open_sink(self, id: str, plans: Mapping[str, SinkPlan]) -> Sink:
         return plans[id].connector.open_sink(
             {uuid: sink.config for uuid, sink in plans.items()},
-            self.context(id, must_arrive=frozenset(plans.keys() & self._logs.keys())),
+            self.context(id, memory=plans[id].memory, must_arrive=frozenset(plans.keys() & self._logs.keys())),
             {uuid: sink.where for uuid, sink in plans.items()},
         )
 
@@ -194,6 +194,7 @@ class RouteBuilder:
                     include_metadata=any(traits.include_metadata for traits in feeding),
                     timeout=block.timeout,
                     park=self.plan.settings.park,
+                    max_raised=self.plan.settings.max_dead_letters,
                     state=self._state_of(block.uuid),
                 )
             )

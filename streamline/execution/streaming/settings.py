@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from streamline.project.render import Renderer
 
 OnError = Literal["dead-letter", "stop"]
+UNLIMITED = "unlimited"
+MAX_DEAD_LETTERS: int | None = 1_000
 Value = TypeVar("Value")
 
 LONGEST = 3_600.0
@@ -48,6 +50,7 @@ class StreamingSettings(msgspec.Struct, frozen=True, kw_only=True):
         checkpoint_interval: seconds between two proofs of a sink that has to be asked for them.
         on_error: what becomes of a message that cannot be processed or delivered.
         dead_letter: the settings of the topic for dead letters, rendered; None: the state store keeps them.
+        max_dead_letters: so many dead letters, while nothing is delivered, end the run; None: any number.
         startup_timeout: seconds that a system may be unreachable at the start.
         retry: None: attempts that fail are followed by others without end.
         instances: processes of the pipeline.
@@ -59,6 +62,7 @@ class StreamingSettings(msgspec.Struct, frozen=True, kw_only=True):
     checkpoint_interval: float = 1.0
     on_error: OnError = "dead-letter"
     dead_letter: Mapping[str, Any] | None = None
+    max_dead_letters: int | None = MAX_DEAD_LETTERS
     startup_timeout: float = 60.0
     retry: RetryConfig | None = None
     instances: int = 1
@@ -78,6 +82,7 @@ def streaming_settings(model: PipelineModel, renderer: Renderer) -> StreamingSet
         checkpoint_interval=keys.seconds("checkpoint_interval", 1.0, most=LONGEST),
         on_error=cast("OnError", keys.choice("on_error", get_args(OnError), "dead-letter")),
         dead_letter=keys.take("dead_letter", _mapping, None),
+        max_dead_letters=keys.take("max_dead_letters", _limit, MAX_DEAD_LETTERS),
         startup_timeout=keys.seconds("startup_timeout", 60.0),
         retry=model.retry_config,
         instances=keys.take("instances", _instances, 1),
@@ -85,8 +90,8 @@ def streaming_settings(model: PipelineModel, renderer: Renderer) -> StreamingSet
         metrics=keys.take("metrics", _metrics, None),
     )
     if settings.on_error == "stop":
-        for key, given in (("dead_letter", settings.dead_letter is not None), ("park", settings.park)):
-            if given:
+        for key in ("dead_letter", "max_dead_letters", "park"):
+            if keys.given(key):
                 raise model.yaml.error(
                     f"{key} has no effect with on_error: stop: there are no dead letters",
                     (key,),
@@ -100,6 +105,9 @@ class _Keys:
     def __init__(self, yaml: YamlFile, renderer: Renderer) -> None:
         self._yaml = yaml
         self._renderer = renderer
+
+    def given(self, key: str) -> bool:
+        return self._renderer.part(self._yaml, key) is not None
 
     def take(self, key: str, check: Callable[[object], Value], default: Value) -> Value:
         value = self._renderer.part(self._yaml, key)
@@ -137,6 +145,13 @@ def _instances(value: object) -> int:
     if number is None or number != int(number) or not 1 <= number <= MOST_INSTANCES:
         raise ValueError(f"must be a whole number from 1 to {MOST_INSTANCES}, not {_shown(value)}")
     return int(number)
+
+
+def _limit(value: object) -> int | None:
+    number = _number(value)
+    if value != UNLIMITED and (number is None or number != int(number) or number < 1):
+        raise ValueError(f"must be a whole number above 0, or {UNLIMITED}, not {_shown(value)}")
+    return int(number) if number is not None else None
 
 
 def _metrics(value: object) -> MetricsSettings:

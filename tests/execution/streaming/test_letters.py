@@ -227,6 +227,18 @@ def test_a_letter_of_the_database_that_is_refused_again_stays_there(kept: Kept) 
     assert (letter.error, letter.times) == ("still odd", 2)
 
 
+def test_a_block_is_renamed_in_the_letters_of_a_topic(kept: Kept) -> None:
+    kept.keep(small(1), small(2, sink="write"))
+    kept.keep(maker().letter("copy", BadRecord("users", b"{}", "odd", "other", origin=message(4, b"small"))))
+    kept.letters.note_key_written(LetterKey(block="read", topic="orders", partition=3, key=b"k", written=5))
+    assert kept.letters.rename("clean", "wash") == 2
+    assert kept.letters.rename("write", "store") == 1
+    assert kept.letters.rename("read", "load") == 2
+    letters = sorted((letter.block, letter.offset, letter.stage, letter.destination) for letter in kept.letters.find())
+    assert letters == [("copy", 4, "other", None), ("load", 1, "wash", None), ("load", 2, "wash", "store")]
+    assert [(key.block, key.written) for key in kept.letters.open_keys() if key.written] == [("load", 5)]
+
+
 def test_keys_of_both(kept: Kept) -> None:
     kept.keep(small(3), large(2), small(9))
     (key,) = kept.letters.open_keys()

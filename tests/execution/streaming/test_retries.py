@@ -53,6 +53,7 @@ def test_an_outage_ends_no_run_that_had_started(outage: StreamlineError) -> None
         MessageRefused("refused"),
         PositionLost("lost"),
         StreamlineError("another member has the same id", code="kafka.replaced"),
+        PipelineFailed("all are dead letters", code="dead_letter.too_many"),
     ],
 )
 def test_what_no_attempt_can_mend(error: Exception) -> None:

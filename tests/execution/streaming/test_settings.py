@@ -22,13 +22,15 @@ def test_defaults(pipeline: Stream) -> None:
     settings = pipeline.plan().settings
     assert (settings.delivery, settings.checkpoint_interval, settings.on_error) == ("at-least-once", 1.0, "dead-letter")
     assert (settings.startup_timeout, settings.instances, settings.retry, settings.park) == (60.0, 1, None, False)
+    assert settings.max_dead_letters == 1_000
 
 
 def test_values_may_be_templates(pipeline: Stream) -> None:
     pipeline.files.write("data_loaders/load.yaml", "connector_type: memory\nmessages: []\nkeyed: true\n")
     pipeline.keys(variables={"pace": 5}, checkpoint_interval="{{ variables('pace') }}", park="key")
+    pipeline.keys(max_dead_letters="unlimited")
     settings = pipeline.plan().settings
-    assert (settings.checkpoint_interval, settings.park) == (5.0, True)
+    assert (settings.checkpoint_interval, settings.park, settings.max_dead_letters) == (5.0, True, None)
 
 
 @pytest.mark.parametrize(
@@ -44,6 +46,8 @@ def test_values_may_be_templates(pipeline: Stream) -> None:
         ("instances", 0),
         ("instances", 1.5),
         ("instances", 65),
+        ("max_dead_letters", 0),
+        ("max_dead_letters", "many"),
         ("park", True),
         ("metrics", 70_000),
         ("metrics", {"host": "127.0.0.1"}),

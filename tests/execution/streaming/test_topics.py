@@ -24,6 +24,9 @@ def kafka(stream: Stream, uuid: str, type: str, upstream: list[str] | None = Non
         ("^orders.*", "orders-checked", None),
         ("^orders.*", "orders-{stream}", None),
         ("^orders.*", "done", "orders.dead"),
+        ("^.*", "copy-of-{stream}", None),
+        (r"^crm\.(eu|us)-.+", "{stream}-copy", None),
+        ("^[a-z]+_events", "more{stream}", None),
     ],
 )
 def test_a_pipeline_that_would_read_what_it_writes(
@@ -56,12 +59,30 @@ def test_a_pipeline_that_would_read_its_own_state(stream: Stream, read: str) -> 
         ("^orders", "{stream}-checked", "h:1"),
         ("^orders", "orders-checked", "h:1"),
         ("orders", "orders", "other:1"),
+        ("^crm-.*", "copy-of-{stream}", "h:1"),
+        ("^(?!copy-).*", "copy-of-{stream}", "h:1"),
+        ("^.*", "copy-of-{stream}", "other:1"),
     ],
 )
 def test_a_pipeline_that_does_not(stream: Stream, read: str, written: str, server: str) -> None:
     kafka(stream, "load", "data_loader", topics=read)
     kafka(stream, "export", "data_exporter", topic=written, bootstrap_server=server)
     assert stream.plan()
+
+
+@pytest.mark.parametrize(("last", "loop"), [("c", False), ("a", True), ("{stream}-again", False)])
+def test_a_loop_through_several_sources(stream: Stream, last: str, loop: bool) -> None:
+    kafka(stream, "read_a", "data_loader", topics="a")
+    kafka(stream, "write_b", "data_exporter", ["read_a"], topic="b")
+    kafka(stream, "read_b", "data_loader", topics="b", consumer_group="g")
+    kafka(stream, "write_again", "data_exporter", ["read_b"], topic=last)
+    if not loop:
+        assert stream.plan()
+        return
+    with pytest.raises(ConfigError) as caught:
+        stream.plan()
+    assert caught.value.code == "kafka.endless_loop"
+    assert "read_a → b → read_b → a → read_a" in caught.value.message
 
 
 @pytest.mark.parametrize(

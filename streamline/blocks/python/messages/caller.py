@@ -29,9 +29,6 @@ from streamline.flow.stages.park import PARKED_ERROR
 BATCH_SIZE = 100
 """Messages of one call, unless something else is set."""
 
-MAX_RAISED_IN_A_ROW = 1_000
-"""The function may raise on so many messages, one after the other, before it counts as broken."""
-
 
 class MessageSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What the calls of a transformer block have in common.
@@ -43,6 +40,7 @@ class MessageSettings(msgspec.Struct, frozen=True, kw_only=True):
         include_metadata: the messages are `{data, metadata}`.
         timeout: seconds that one call may take; None: no limit.
         park: messages behind a refused one of their key are refused, too.
+        max_raised: on so many messages in a row, the function is broken; None: on any number.
         state: makes what keeps the block's state; None: it has none. A batch then has messages of one partition.
     """
 
@@ -52,6 +50,7 @@ class MessageSettings(msgspec.Struct, frozen=True, kw_only=True):
     include_metadata: bool = False
     timeout: float | None = None
     park: bool = False
+    max_raised: int | None = None
     state: Callable[[], StateStore] | None = None
 
 
@@ -251,8 +250,11 @@ class MessageCaller:
             PipelineFailed: they are too many in a row.
         """
         self._raised += 1
-        if self._raised >= MAX_RAISED_IN_A_ROW:
-            raise self.failed(error, f"raised on {self._raised:,} messages in a row, the last time")
+        if self._settings.max_raised is not None and self._raised >= self._settings.max_raised:
+            failure = self.failed(error, f"raised on {self._raised:,} messages in a row, the last time")
+            failure.code = "dead_letter.too_many"
+            failure.hint = failure.hint or "mend the block; `max_dead_letters` in metadata.yaml sets the limit"
+            raise failure
 
     def failed(self, error: UserError, doing: str) -> PipelineFailed:
         """Return the error that ends the attempt."""

@@ -154,15 +154,18 @@ def test_nothing_is_set_aside_where_the_first_error_ends_it(transform: Run) -> N
     assert "orders, partition 0, offset 1" in failed.value.message
 
 
-def test_a_function_that_raises_on_everything_ends_the_attempt(transform: Run) -> None:
-    with pytest.raises(PipelineFailed):
-        transform("raise OSError('the service is down')", [numbers(1_000)])
-    assert len(bad_of(transform("raise OSError('the service is down')", [numbers(999)]))) == 999
+def test_a_function_that_raises_on_everything_ends_the_run(transform: Run) -> None:
+    down = "raise OSError('the service is down')"
+    with pytest.raises(PipelineFailed) as failed:
+        transform(down, [numbers(1_000)], max_raised=1_000)
+    assert failed.value.code == "dead_letter.too_many"
+    assert len(bad_of(transform(down, [numbers(999)], max_raised=1_000))) == 999
+    assert len(bad_of(transform(down, [numbers(1_001)]))) == 1_001
 
 
 def test_a_message_that_it_takes_starts_the_count_again(transform: Run) -> None:
     body = "if any(m['n'] != 700 for m in messages):\n    raise ValueError\nreturn messages"
-    assert len(bad_of(transform(body, [numbers(1_500)]))) == 1_499
+    assert len(bad_of(transform(body, [numbers(1_500)], max_raised=1_000))) == 1_499
 
 
 def test_a_call_that_takes_too_long_ends_the_attempt(transform: Run) -> None:
