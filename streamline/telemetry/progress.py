@@ -57,6 +57,8 @@ class SourceCounts:
         self._refused: dict[tuple[str, str | None, str], Tally] = {}
         self._sent: dict[tuple[str, str], Tally] = {}
         self._written: dict[tuple[str, str], int] = {}
+        self._returned: dict[tuple[str, str], Tally] = {}
+        """What was sent to a destination, and refused by it."""
         self._unmarked: dict[str | None, set[Tally]] = {}
 
     def _add(self, tally: Tally, records: int, sink: str | None) -> None:
@@ -70,6 +72,10 @@ class SourceCounts:
     def refused(self, stream: str, records: int, sink: str | None = None, table: str = "") -> None:
         """Count records that went to the dead letters: on the way to one destination, or to all of them."""
         self._refused.setdefault((stream, sink, table), Tally()).records += records
+
+    def returned(self, sink: str, table: str, records: int) -> None:
+        """Count records that were sent to a sink that confirms nothing by itself, and that it refused."""
+        self._returned.setdefault((sink, table), Tally()).records += records
 
     def sent(self, sink: str, table: str, records: int) -> None:
         """Count records that were sent to a target of a destination block."""
@@ -89,6 +95,9 @@ class SourceCounts:
         for (_, refused_by, _), tally in self._refused.items():
             if refused_by in (None, sink):
                 tally.mark(number)
+        for (returned_by, _), tally in self._returned.items():
+            if returned_by == sink:
+                tally.mark(number)
 
     def _mark(self, number: int, sink: str | None) -> None:
         for tally in self._unmarked.pop(sink, ()):
@@ -105,6 +114,7 @@ class SourceCounts:
             *self._read.items(),
             *((stream, tally) for (stream, _, _), tally in self._refused.items()),
             *((stream_of(sink, table), tally) for (sink, table), tally in self._sent.items()),
+            *((stream_of(sink, table), tally) for (sink, table), tally in self._returned.items()),
         ]
         for stream, tally in tallies:
             if tally.pending and covers(stream):
@@ -121,7 +131,8 @@ class SourceCounts:
 
     def rewind(self) -> None:
         """Forget what the next attempt reads again."""
-        for tally in (*self._read.values(), *self._refused.values(), *self._sent.values()):
+        tallies = (self._read, self._refused, self._sent, self._returned)
+        for tally in (tally for each in tallies for tally in each.values()):
             tally.rewind()
         # What is saved is confirmed.
         self._written = {key: tally.records for key, tally in self._sent.items()}
@@ -145,15 +156,13 @@ class SourceCounts:
         for (_, sink, table), tally in self._refused.items():
             if sink is not None:
                 refused[sink, table] = refused.get((sink, table), 0) + tally.records
-        return [
-            (
-                *key,
-                self._sent[key].records if key in self._sent else 0,
-                self._written.get(key, 0),
-                refused.get(key, 0),
-            )
-            for key in dict.fromkeys([*self._sent, *refused])
-        ]
+        rows = []
+        for key in dict.fromkeys([*self._sent, *refused]):
+            returned = self._returned[key].records if key in self._returned else 0
+            sent = (self._sent[key].records if key in self._sent else 0) - returned
+            written = max(0, self._written.get(key, 0) - returned)
+            rows.append((*key, sent, written, refused.get(key, 0)))
+        return rows
 
 
 class Progress:

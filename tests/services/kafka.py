@@ -151,8 +151,10 @@ class Kafka:
         records = [record for record in records if record.offset < ends[TopicPartition(topic, record.partition)]]
         return sorted(records, key=lambda record: (record.partition, record.offset))
 
-    def allow(self, user: str, topic: str, operation: str) -> None:
-        """Allow a user something on a topic; nobody else may do anything on it then."""
+    def allow(
+        self, user: str, name: str, operation: str, kind: Literal["TOPIC", "GROUP", "TRANSACTIONAL_ID"] = "TOPIC"
+    ) -> None:
+        """Allow a user something on a topic, group or transactional id; nobody else may do anything on it then."""
         from kafka.admin import ACL, ACLOperation, ACLPermissionType, ResourcePattern, ResourceType
 
         rule = ACL(
@@ -160,7 +162,7 @@ class Kafka:
             host="*",
             operation=ACLOperation[operation],
             permission_type=ACLPermissionType.ALLOW,
-            resource_pattern=ResourcePattern(ResourceType.TOPIC, topic),
+            resource_pattern=ResourcePattern(ResourceType[kind], name),
         )
         self.admin.create_acls([rule])
 

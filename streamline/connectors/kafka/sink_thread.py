@@ -19,6 +19,7 @@ from streamline.connectors.kafka.client import (
     Outgoing,
     ProducerOptions,
 )
+from streamline.connectors.kafka.failures import NOT_AUTHORIZED
 from streamline.connectors.kafka.outgoing import Destination, OutgoingMaker
 from streamline.connectors.kafka.sent import CLOSE, Job, Letters, Place, Sent, SentItems, origins_of
 from streamline.connectors.kafka.sink_outages import REQUEST_SECONDS, RETRY_SECONDS, SinkOutages, StoppedError
@@ -381,7 +382,7 @@ class ProducerThread:
         self._producer.close(ABANDON_SECONDS)
 
     def _explained(self, error: KafkaError) -> StreamlineError:
-        if error.fatal and not error.fenced:
+        if error.fatal and not error.fenced and error.kafka_code not in NOT_AUTHORIZED:
             return KafkaError(
                 f"the producer cannot go on: {error.message}",
                 where=self._connection.cluster,

@@ -16,8 +16,8 @@ OnOffsetLost: TypeAlias = Literal["stop", "earliest", "latest"]
 LostCode: TypeAlias = Literal["kafka.offset_lost", "kafka.topic_recreated"]
 
 _HINT = (
-    "set on_offset_lost to earliest or latest to go on there; or move the group with `streamline state set`, or have "
-    "it begin anew with `streamline state reset`"
+    "set on_offset_lost to earliest or latest to go on there; or move the group: `streamline state set PIPELINE "
+    "TOPIC/PARTITION '{\"offset\": NUMBER}'`; or have it begin anew: `streamline state reset PIPELINE`"
 )
 
 _NAMED = 5

@@ -39,7 +39,7 @@ def explained(
         "GROUP_AUTHORIZATION_FAILED": (f"use consumer group {group}", "READ on the group"),
         "TRANSACTIONAL_ID_AUTHORIZATION_FAILED": (
             "write in transactions",
-            "WRITE and DESCRIBE on the transactional id",
+            "WRITE and DESCRIBE on the transactional ids that begin with streamline.PIPELINE.",
         ),
         "CLUSTER_AUTHORIZATION_FAILED": ("use the cluster", "IDEMPOTENT_WRITE or DESCRIBE on the cluster"),
     }.get(error.kafka_code)

@@ -134,6 +134,8 @@ class Flows(RouteBuilder):
                 if record.stage not in told:
                     told.add(record.stage)
                     self._tell_first(source, record)
+                if record.sink is not None and record.stage == record.sink:
+                    counts.returned(record.sink, record.stream, 1)
             if self.box is not None:
                 self.box.refuse(source, records)
             self._limits[source].refused(records)

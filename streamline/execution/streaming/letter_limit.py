@@ -96,8 +96,8 @@ class LetterLimit:
         )
 
     def _deliveries(self) -> dict[str, int]:
-        """Return how many messages each sink has written and not refused."""
+        """Return how many messages each sink has written."""
         delivered: dict[str, int] = {}
-        for sink, _, _, written, refused in self._counts.tables():
-            delivered[sink] = delivered.get(sink, 0) + written - refused
+        for sink, _, _, written, _ in self._counts.tables():
+            delivered[sink] = delivered.get(sink, 0) + written
         return delivered

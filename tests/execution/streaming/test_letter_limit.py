@@ -24,6 +24,8 @@ class Flowing:
     def refuse(self, count: int, sink: str | None = None, error: str = "odd") -> None:
         for _ in range(count):
             self.counts.refused("t", 1, sink, "t")
+            if sink is not None:
+                self.counts.returned(sink, "t", 1)
             self.limit.refused([BadRecord("t", b"1", error, sink or "change", sink)])
 
     def save(self, **sent: int) -> None:
