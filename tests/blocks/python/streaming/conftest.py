@@ -95,6 +95,7 @@ def run(tmp_path: Path) -> Run:
         stop_when: Callable[[Board], bool] | None = None,
         checkpoint_interval: float = 0.05,
         refuse: Exception | None = None,
+        memory: dict[str, Any] | None = None,
         **keywords: Any,
     ) -> Pipeline:
         board, notes = Board(), []
@@ -108,6 +109,7 @@ def run(tmp_path: Path) -> Run:
                 start=store.saved.get(name, {}),
                 checkpoint_interval=checkpoint_interval,
                 set_aside=refuse is None,
+                memory={} if memory is None else memory,
                 note=lambda message, level: notes.append(f"{level}: {message}"),
             )
 

@@ -148,6 +148,47 @@ def test_a_sink_that_writes_nothing_any_more_fails_and_refuses_nothing(run: Run,
     assert done.saved == {}
 
 
+BAD_AT_THE_END = "if any(message['n'] > 6 for message in messages):\n    raise %s('no')\nboard.got.extend(messages)"
+
+
+def test_messages_at_the_end_are_bad_if_the_connection_is_good(run: Run) -> None:
+    test = "    def test_connection(self):\n        return %s\n"
+    done = run(SOURCE % 10, sink(BAD_AT_THE_END % "RuntimeError", test % True))
+    assert done.outcome.error is None
+    assert [letter.record for letter in done.refused] == [b'{"n":7}', b'{"n":8}', b'{"n":9}']
+    # It is asked again when messages cannot be written.
+    done = run(SOURCE % 10, sink(BAD_AT_THE_END % "RuntimeError", test % "not board.got"))
+    assert done.outcome.error is not None
+    assert done.refused == []
+
+
+@pytest.mark.parametrize(("good", "failed"), [(7, 1), (0, isolation.ATTEMPTS)])
+def test_messages_at_which_attempts_fail_again_and_again_are_bad(run: Run, good: int, failed: int) -> None:
+    memory: dict[str, object] = {}
+    code = (BAD_AT_THE_END % "RuntimeError").replace("> 6", f">= {good}")
+    for _ in range(failed):
+        done = run(SOURCE % (good + 3), sink(code), memory=memory)
+        assert done.outcome.error is not None
+        assert done.refused == []
+    done = run(SOURCE % (good + 3), sink(code), memory=memory)
+    assert done.outcome.error is None
+    assert len(done.refused) == 3
+
+
+def test_an_outage_makes_no_message_bad_however_many_attempts_fail(run: Run) -> None:
+    memory: dict[str, object] = {}
+    for _ in range(isolation.ATTEMPTS + 2):
+        done = run(SOURCE % 5, sink("raise ConnectionError('down')"), memory=memory)
+        assert done.outcome.error is not None
+        assert done.refused == []
+
+
+def test_what_a_database_refuses_is_no_outage(run: Run) -> None:
+    done = run(SOURCE % 10, "class DataError(Exception): pass\n" + sink(BAD_AT_THE_END % "DataError"))
+    assert done.outcome.error is None
+    assert len(done.refused) == 3
+
+
 def test_what_no_outage_raises_is_refused_at_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(isolation, "PAUSES", (60.0,))
     done = run(SOURCE % 5, sink("raise ValueError('never')"))
