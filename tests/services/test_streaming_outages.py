@@ -116,7 +116,7 @@ def test_a_topic_that_is_deleted_and_created_again(pipeline: Pipeline) -> None:
     pipeline.project.entries["blocks"].clear()
     pipeline.source(source, client="kafka-python", auto_offset_reset="latest")
     pipeline.sink(sink)
-    pipeline.project.run().expect(1, f"{source}/0.*created again.* 8 can still be read", "on_offset_lost")
+    pipeline.project.run().expect(1, f"{source}/0.*created again.* 8 can still")
     pipeline.project.entries["blocks"].clear()
     pipeline.source(source, client="kafka-python", auto_offset_reset="latest", on_offset_lost="earliest")
     pipeline.sink(sink)
@@ -135,7 +135,7 @@ def test_an_offset_that_has_expired(pipeline: Pipeline, client: str) -> None:
     pipeline.project.run("--until-caught-up").expect(0)
     kafka.produce(source, numbered(10)[2:])
     kafka.delete_before(source, 6)
-    pipeline.project.run().expect(1, f"{source}/0.* 4 messages are gone, 4 can still be read")
+    pipeline.project.run().expect(1, f"{source}/0.* 4 messages .*, 4 can still")
     pipeline.project.command("state", "set", "p", f"{source}/0", '{"offset": 7}').expect(0)
     pipeline.project.run("--until-caught-up").expect(0)
     assert [value["id"] for value in pipeline.values(sink)] == [0, 1, 7, 8, 9]

@@ -187,6 +187,8 @@ def test_a_consumer_whose_library_hangs_in_a_poll_is_unusable(
     assert (caught.value.code, caught.value.fatal) == ("kafka.client_stuck", True)
 
 
-@pytest.mark.parametrize("name", ["UNKNOWN_LEADER_EPOCH", "FENCED_LEADER_EPOCH", "NOT_LEADER_FOR_PARTITION"])
+@pytest.mark.parametrize(
+    "name", ["UNKNOWN_LEADER_EPOCH", "FENCED_LEADER_EPOCH", "NOT_LEADER_FOR_PARTITION", "OFFSET_NOT_AVAILABLE"]
+)
 def test_case_23_a_leader_that_moves_is_an_outage(name: str) -> None:
     assert isinstance(failure("read the offsets of a topic", name, "moved"), Unavailable)
