@@ -6,6 +6,7 @@ import contextlib
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 
 import msgspec
@@ -13,6 +14,10 @@ import msgspec
 from streamline.errors import StreamlineError
 
 _FORMAT = 1
+
+ROWS = 200
+"""Rows of one statement. After each statement other threads may take their turn, and not give it back for a while."""
+
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS entries (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS stand (value TEXT NOT NULL);
@@ -94,17 +99,23 @@ class StateCache:
             offset: None: as before.
         """
         new: list[tuple[bytes, bytes]] = []
-        gone: list[tuple[bytes]] = []
+        gone: list[bytes] = []
         for key, value in changes:
             if value is None:
-                gone.append((key,))
+                gone.append(key)
             else:
                 new.append((key, value))
         new.sort()  # neighbours stand on one page
+        gone.sort()
         self._db.execute("BEGIN")
         try:
-            self._db.executemany("INSERT OR REPLACE INTO entries VALUES (?, ?)", new)
-            self._db.executemany("DELETE FROM entries WHERE key = ?", gone)
+            for start in range(0, len(new), ROWS):
+                rows = new[start : start + ROWS]
+                places = ",".join(["(?,?)"] * len(rows))
+                self._db.execute(f"INSERT OR REPLACE INTO entries VALUES {places}", [*chain.from_iterable(rows)])
+            for start in range(0, len(gone), ROWS):
+                keys = gone[start : start + ROWS]
+                self._db.execute(f"DELETE FROM entries WHERE key IN ({','.join('?' * len(keys))})", keys)
             if offset is not None:
                 self.stand = Stand(offset, topic_id, self._clock())
                 self._db.execute("DELETE FROM stand")

@@ -37,6 +37,9 @@ SILENCE_SECONDS = 10.0
 """The log tells of a restore that has not moved for so long."""
 
 POLL_MESSAGES = 20_000
+WRITE_KEYS = 250_000
+WRITE_BYTES = 64 << 20
+"""So much of a changelog is read before it is written to the copy: large pieces in the order of keys are cheap."""
 _FRAMING = 512
 """Bytes that a message may have besides its value, the key not counted."""
 _CLOSE_SECONDS = 2.0
@@ -290,15 +293,20 @@ class KafkaState:
             return reached
         consumer.assign({partition: reached})
         moved, told = time.monotonic(), False
+        newest: dict[bytes, bytes | None] = {}
+        nbytes = 0
         try:
             while reached < end:
                 messages = consumer.poll_batch(POLL_MESSAGES, 0.1)
                 position = consumer.position(partition)
                 now = time.monotonic()
                 if position is not None and position > reached:
-                    newest = {message.key: message.value for message in messages if message.key is not None}
-                    cache.write(newest.items(), position, topic_id)
+                    newest.update((message.key, message.value) for message in messages if message.key is not None)
+                    nbytes += sum(len(message.value) for message in messages if message.value)
                     reached, moved = position, now
+                    if len(newest) >= WRITE_KEYS or nbytes >= WRITE_BYTES:
+                        cache.write(newest.items(), reached, topic_id)
+                        newest, nbytes = {}, 0
                 elif self._options.ending():
                     raise self._blocked(partition, reached, end, "before the run had to end")
                 elif now - moved > self._options.timeout:
@@ -312,6 +320,8 @@ class KafkaState:
                     )
         finally:
             consumer.assign({})
+            if newest:
+                cache.write(newest.items(), reached, topic_id)
         return reached
 
     def _blocked(self, partition: Partition, reached: int, end: int, when: str) -> StreamlineError:
