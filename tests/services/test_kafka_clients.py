@@ -110,6 +110,15 @@ def test_offsets_and_ends_can_be_looked_up(bench: Bench, kafka_server: Kafka) ->
     assert consumer.at_time({first: 9000}, SECONDS) == {first: None}
 
 
+def test_records_can_be_deleted(bench: Bench, kafka_server: Kafka) -> None:
+    topic = kafka_server.create_topic(partitions=2)
+    first, second = Partition(topic, 0), Partition(topic, 1)
+    kafka_server.produce(topic, [b"0", b"1", b"2"], partition=0)
+    bench.admin().delete_records({first: 2, second: 0}, SECONDS)
+    consumer, _ = bench.consumer(topic)
+    assert consumer.range([first, second], SECONDS) == {first: (2, 3), second: (0, 0)}
+
+
 def test_paused_partitions_deliver_nothing_until_they_are_resumed(bench: Bench, kafka_server: Kafka) -> None:
     topic = kafka_server.create_topic(partitions=2)
     first, second = Partition(topic, 0), Partition(topic, 1)

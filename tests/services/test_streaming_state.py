@@ -8,6 +8,7 @@ import secrets
 import signal
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,20 +27,25 @@ def count(messages: list[dict], *args, **kwargs):
 """
 
 
-@pytest.mark.parametrize("delivery", ["exactly-once", "at-least-once"])
-def test_counts_over_a_kill(tmp_path: Path, kafka_server: Kafka, delivery: str) -> None:
+@pytest.mark.parametrize(
+    ("delivery", "configuration"),
+    [("exactly-once", {"repartition_by": "user"}), ("at-least-once", {})],
+    ids=["exactly-once, by another key", "at-least-once"],
+)
+def test_counts_over_a_kill(tmp_path: Path, kafka_server: Kafka, delivery: str, configuration: dict[str, Any]) -> None:
     kafka = kafka_server
     pipeline = Pipeline(tmp_path / "shop", kafka)
     source, sink = kafka.create_topic(partitions=3), kafka.create_topic(partitions=3)
     pipeline.keys(delivery=delivery, on_error="stop", checkpoint_interval=0.1)
     pipeline.source(source, session_seconds=6, batch_size=50)
     block = f"count_{secrets.token_hex(4)}"
-    pipeline.project.block(block, COUNT)
+    pipeline.project.block(block, COUNT, configuration=configuration)
     pipeline.sink(sink, transaction_timeout=20)
     users = [f"u{random.randrange(40)}" for _ in range(6000)]
 
     def produce(part: list[str]) -> None:
-        kafka.produce(source, [{"key": user.encode(), "value": json.dumps({"user": user}).encode()} for user in part])
+        keys = (lambda user: b"%d" % random.randrange(9)) if configuration else str.encode
+        kafka.produce(source, [{"key": keys(user), "value": json.dumps({"user": user}).encode()} for user in part])
 
     produce(users[:3000])
     running = pipeline.start()

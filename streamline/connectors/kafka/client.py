@@ -303,6 +303,10 @@ class Admin(Protocol):
         """Return all offsets of a group."""
         ...
 
+    def delete_records(self, offsets: Mapping[Partition, int], timeout: float) -> None:
+        """Delete the messages of partitions before these offsets."""
+        ...
+
     def set_group_offsets(self, group: str, offsets: Mapping[Partition, Committed | None], timeout: float) -> None:
         """Set offsets of a group without members; None deletes.
 

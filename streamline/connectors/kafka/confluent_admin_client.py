@@ -156,6 +156,15 @@ class ConfluentAdmin:
             if place.offset >= 0
         }
 
+    def delete_records(self, offsets: Mapping[Partition, int], timeout: float) -> None:
+        """See `Admin.delete_records`."""
+        request, deadline = "delete records", time.monotonic() + timeout
+        places = [TopicPartition(*place, offset) for place, offset in offsets.items()]
+        futures = self._call(request, lambda library: library.delete_records(places, request_timeout=timeout))
+        with self._errors(request):
+            for future in futures.values():
+                self._result(request, future, deadline)
+
     def set_group_offsets(self, group: str, offsets: Mapping[Partition, Committed | None], timeout: float) -> None:
         """See `Admin.set_group_offsets`."""
         request, deadline = f"set offsets of group {group}", time.monotonic() + timeout

@@ -87,6 +87,13 @@ class KafkaPythonAdmin:
             if value.offset >= 0
         }
 
+    def delete_records(self, offsets: Mapping[Partition, int], timeout: float) -> None:
+        """See `Admin.delete_records`."""
+        places = {TopicPartition(*place): offset for place, offset in offsets.items()}
+        self._ask(
+            "delete records", timeout, lambda library: library.delete_records(places, timeout_ms=int(timeout * 1000))
+        )
+
     def set_group_offsets(self, group: str, offsets: Mapping[Partition, Committed | None], timeout: float) -> None:
         """See `Admin.set_group_offsets`."""
         kept = {

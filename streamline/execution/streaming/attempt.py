@@ -19,7 +19,7 @@ from streamline.execution.streaming.live import publish_live
 from streamline.execution.streaming.plan import Plan
 from streamline.execution.streaming.planner import context_of
 from streamline.execution.streaming.positions import StreamPositions
-from streamline.execution.streaming.repartitions import ready_repartitions
+from streamline.execution.streaming.repartitions import ready_repartitions, trim_repartitions
 from streamline.flow.items import Position
 from streamline.flow.runtime import FlowOutcome, Runtime
 from streamline.flow.tasks import task_group
@@ -73,14 +73,14 @@ class _Attempt:
         self._read_again = read_again
         self._flows: Flows | None = None
         self._outcome = AttemptOutcome()
+        self._context = partial(context_of, run, plan.pipeline, plan.settings)
 
     async def run(self) -> AttemptOutcome:
         outcome = self._outcome
         began = anyio.current_time()
         try:
             if self._plan.repartitions:
-                context = partial(context_of, self._run, self._plan.pipeline, self._plan.settings)
-                await anyio.to_thread.run_sync(ready_repartitions, self._run, self._plan, context)
+                await anyio.to_thread.run_sync(ready_repartitions, self._run, self._plan, self._context)
             letters: Letters | None = None
             if self._plan.settings.on_error == "dead-letter":
                 letters = await anyio.to_thread.run_sync(open_letters, self._run, self._plan)
@@ -123,6 +123,7 @@ class _Attempt:
             async with task_group() as background:
                 background.start_soon(self._pass_on_interrupt, runtime, background.cancel_scope)
                 background.start_soon(publish_live, self._run, flows.sources)
+                background.start_soon(trim_repartitions, self._run, self._plan, self._context)
                 self._judge(await runtime.run())
                 self._outcome.unfinished = False
                 background.cancel_scope.cancel()

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import anyio
+import anyio.to_thread
 import msgspec
 
 from streamline.connectors.stream_connector import StreamContext
@@ -36,6 +38,9 @@ KEY = "repartition_by"
 
 TOPIC_CONFIG = {"cleanup.policy": "delete", "retention.ms": "-1", "message.timestamp.type": "CreateTime"}
 """Settings of a topic that is made. Its messages are needed until they are read, however long that takes."""
+
+TRIM_SECONDS = 60.0
+"""So often is deleted what was read."""
 
 MOST_PARTITIONS = 10_000
 
@@ -204,6 +209,41 @@ def check_repartition(run: Run, plan: Plan, each: RepartitionPlan, context: Call
         return f"key {each.field}, by the topic {each.topic}, {known.partitions} partitions"
     finally:
         topics.close()
+
+
+async def trim_repartitions(run: Run, plan: Plan, context: Callable[[str], StreamContext]) -> None:
+    """Delete what the group has committed from the topics, from time to time, until it is cancelled."""
+    told = False
+    while plan.repartitions and not run.options.slot:  # one process does it
+        await anyio.sleep(TRIM_SECONDS)
+        try:
+            await anyio.to_thread.run_sync(trim_now, run, plan, context, abandon_on_cancel=True)
+        except StreamlineError as error:
+            if not told and not getattr(error, "transient", False):
+                told = True
+                text = f"what was read of the repartition topics cannot be deleted, and stays: {error.message}"
+                run.warn("streamline", text)
+
+
+def trim_now(run: Run, plan: Plan, context: Callable[[str], StreamContext]) -> None:
+    """Delete what the groups have committed from the topics. Blocks.
+
+    Raises:
+        StreamlineError: it cannot be deleted, or not now.
+    """
+    from streamline.connectors.kafka.own_topics import REQUEST_SECONDS
+    from streamline.connectors.kafka.settings import source_settings
+
+    for each in plan.repartitions.values():
+        topics = _own_topics(run, plan, each, context)
+        group = source_settings(each.source.config, context(each.source.id), each.source.where).group
+        try:
+            offsets = topics.admin.group_offsets(group, REQUEST_SECONDS)
+            before = {place: value.offset for place, value in offsets.items() if place.topic == each.topic}
+            if any(before.values()):
+                topics.admin.delete_records(before, REQUEST_SECONDS)
+        finally:
+            topics.close()
 
 
 def _ready(topics: OwnTopics, plan: Plan, each: RepartitionPlan, found: Mapping[str, TopicInfo]) -> None:

@@ -547,6 +547,11 @@ class FakeAdmin:
         self._cluster.called("group_offsets")
         return dict(self._cluster.group(group).offsets)
 
+    def delete_records(self, offsets: Mapping[Partition, int], timeout: float) -> None:
+        self._cluster.called("delete_records")
+        for partition, offset in offsets.items():
+            self._cluster.expire(partition.topic, offset, partition.partition)
+
     def set_group_offsets(self, group: str, offsets: Mapping[Partition, Committed | None], timeout: float) -> None:
         self._cluster.called("set_group_offsets")
         if self._cluster.group(group).members:

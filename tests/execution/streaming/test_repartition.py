@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,8 +11,11 @@ import pytest
 from streamline.errors import ConfigError
 from streamline.execution.checklist import Checklist
 from streamline.execution.engine import engine_of
+from streamline.execution.flow_runs import open_planning
 from streamline.execution.run import RunOptions
 from streamline.execution.streaming.explain import explain
+from streamline.execution.streaming.planner import context_of, make_plan
+from streamline.execution.streaming.repartitions import trim_now
 from streamline.project.secrets import Masker
 from tests.execution.streaming.conftest import Stream
 from tests.execution.streaming.shop import COUNT, DELIVERIES, Shop
@@ -46,6 +50,21 @@ def test_state_is_counted_by_the_other_key(shop: Shop, keys: dict[str, Any]) -> 
     assert (len(between.logs), between.config["retention.ms"]) == (3, "-1")
     assert [record.key for record in shop.cluster.records("counts") if record.key != b"ann"] == [b"bob", b"bob", b"cid"]
     assert not any(record.headers for record in shop.cluster.records("counts"))
+
+
+def test_what_was_read_is_deleted_from_the_topic(shop: Shop) -> None:
+    build(shop, partitions=1)
+    order(shop, "ann", "bob")
+    assert shop.run().status == "completed"
+    model = shop.stream.model()
+    with open_planning(shop.stream.project, model, RunOptions(), "test") as run:
+        plan = make_plan(run, model)
+        trim_now(run, plan, partial(context_of, run, "p", plan.settings))
+    (log,) = shop.cluster.known[TOPIC].logs
+    assert (log.first, log.end) == (2, 2)
+    order(shop, "ann", first=2)
+    assert shop.run().status == "completed"
+    assert shop.counts() == [("ann", 1), ("ann", 2), ("bob", 1)]
 
 
 def test_a_message_without_the_field_is_a_dead_letter(shop: Shop) -> None:
