@@ -201,7 +201,7 @@ def _show_stream(app: App, explanation: StreamExplanation) -> None:
         print_text(f"\nSource {source.block}: {source.connector}")
         if source.reads is not None:
             _say(f"reads {source.reads}")
-        _say(f"positions: in {source.positions}")
+        _say(f"positions: {'in ' if source.replays else ''}{source.positions}")
         _say("values are decoded for the blocks that use them" if source.decoded else "values pass as they come")
         if source.mappers:
             _say(f"mappers behind it: {', '.join(source.mappers)}")

@@ -44,8 +44,8 @@ class HttpConnector:
         proven = settings.respond == "proven"
         return SourceTraits(
             replays=proven,
-            positions="with the senders: a request that is not answered with 2xx, which is when its messages are "
-            "proven, has to be sent again"
+            positions="the senders' hands: what is not answered with 2xx, which comes with the proof, they have to "
+            "send again"
             if proven
             else "nowhere: requests are answered before their messages are proven",
             would_replay="`respond: proven`",

@@ -51,17 +51,21 @@ async def post(
     method: str = "POST",
     headers: Mapping[str, str] | None = None,
     complete: bool = True,
+    hangs: bool = False,
 ) -> Reply:
     """Send a body in chunks; return the answer.
 
     Args:
         complete: the client stays until the body has ended.
+        hangs: or it stays, and sends nothing more.
     """
     events: list[dict[str, Any]] = [{"type": "http.request", "body": chunk, "more_body": True} for chunk in chunks]
     events.append({"type": "http.request"} if complete else {"type": "http.disconnect"})
     sent: list[Mapping[str, Any]] = []
 
     async def receive() -> dict[str, Any]:
+        if hangs and len(events) == 1:
+            await asyncio.sleep(3_600)
         return events.pop(0)
 
     async def send(event: Mapping[str, Any]) -> None:

@@ -209,6 +209,7 @@ async def test_a_wrong_request_is_told_what_is_wrong(monkeypatch: pytest.MonkeyP
         assert (await run.post(b"1", path="/a")).status == 401
         assert (await run.post(b"{", path="/a", headers=right)).status == 400
         assert (await run.post(b"1", path="/a", headers=right, complete=False)).status == 400
+        assert (await run.post(b"1", path="/a", headers=right, hangs=True)).status == 408
         assert (await run.post(b"123456", b"78901", path="/a", headers=right)).status == 413
         assert (await run.post(b"1", path="/a", headers={**right, "Content-Length": "11"})).status == 413
         assert (await run.post(b"1", path="/a", headers={**right, "Content-Encoding": "gzip"})).status == 415

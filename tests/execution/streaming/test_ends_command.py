@@ -74,7 +74,7 @@ def started(project: BatchProject, log_count: int) -> Any:
         logs = list(project.root.glob(".streamline/runs/*/run.log"))
         return len(logs) == log_count and all("listens for POST" in log.read_text() for log in logs)
 
-    wait_until(listens, "the server")
+    wait_until(listens, "the server", 60.0)
     return running
 
 
@@ -89,7 +89,7 @@ def test_a_sender_is_answered_when_its_messages_are_written(project: BatchProjec
     running = started(project, 1)
     with ThreadPoolExecutor() as threads:
         waiting = threads.submit(post, port, b'[{"id": 1}, {"id": 2}]')
-        wait_until((project.root / "begun").exists, "the message")
+        wait_until((project.root / "begun").exists, "the message", 60.0)
         assert not waiting.done()
         running.kill()
         with pytest.raises((ConnectionError, http.client.HTTPException)):
@@ -113,7 +113,7 @@ def test_killed_with_files_open_it_goes_on_from_whole_files(project: BatchProjec
     project.block("keep", sink, type="data_exporter", language="yaml")
     project.save()
     running = project.start("run", "p")
-    wait_until(lambda: list(project.root.glob("out/.streamline-*/*")), "an open file")
+    wait_until(lambda: list(project.root.glob("out/.streamline-*/*")), "an open file", 60.0)
     running.kill()
     assert not list(project.root.glob("out/**/*.parquet"))
     lines.write_text('{"id": 1}\n{"id": 2}\n{"id": 3}\n')
