@@ -23,6 +23,10 @@ stream_option = click.option("--stream", "-s", metavar="STREAM", help="Only thos
 block_option = click.option("--block", metavar="UUID", help="Only those of this source block.")
 
 
+MOST_REASONS = 20
+"""Messages of which it is told why they did not arrive."""
+
+
 @click.group("dead-letters")
 def command() -> None:
     """Show, retry and discard dead letters: records that were refused on the way.
@@ -131,8 +135,12 @@ def _retry_messages(
         click.echo(f"Note: {message}", err=True)
 
     outcome = resend(app.project, store, pipeline, run_id, letters, overwrite=overwrite, notify=notify)
-    for number, reason in outcome.unsendable.items():
-        click.echo(f"{number}: not sent: {reason}", err=True)
+    reasons = [f"{number}: refused again: {error}" for number, error in outcome.errors.items()]
+    reasons += [f"{number}: not sent: {reason}" for number, reason in outcome.unsendable.items()]
+    for reason in reasons[:MOST_REASONS]:
+        click.echo(reason, err=True)
+    if len(reasons) > MOST_REASONS:
+        click.echo(f"and {len(reasons) - MOST_REASONS:,} more", err=True)
     click.echo(
         f"Sent again: {count(outcome.arrived, 'message')}; refused again: {outcome.refused}; not sent: "
         f"{len(outcome.unsendable)}; waiting behind these: {outcome.held}"
@@ -141,7 +149,13 @@ def _retry_messages(
         raise Interrupted(outcome.interrupted, INTERRUPTED)
     if outcome.failure is not None:
         raise outcome.failure
-    _fail_if_refused(pipeline, outcome.refused + len(outcome.unsendable) + outcome.held, len(letters))
+    if remaining := outcome.refused + len(outcome.unsendable) + outcome.held:
+        raise PipelineFailed(
+            f"{remaining} of {count(len(letters), 'dead letter')} remain",
+            where=pipeline,
+            hint=f"the reasons are above; `streamline dead-letters show {pipeline}` has the messages and tracebacks",
+            code="dead_letter.refused_again",
+        )
 
 
 def _retry_records(app: App, store: Store, pipeline: str, run_id: str, letters: list[DeadLetter]) -> None:

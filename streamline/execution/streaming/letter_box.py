@@ -103,7 +103,7 @@ class LetterBox:
         self._plan = plan
         self._letters = letters
         self._maker = LetterMaker(plan.pipeline, run.run_id, starts_with_value=plan.gets_values, mask=run.masker.mask)
-        self._keys = {source: letter_keys(letters, source) for source in plan.sources}
+        self._keys = {source: letter_keys(letters, source, park=plan.settings.park) for source in plan.sources}
         self._sink = sink
         if sink is not None:
             assert plan.dead_letter is not None

@@ -226,8 +226,8 @@ def _place(key: LetterKey) -> tuple[str, str, int, bytes]:
     return key.block, key.topic, key.partition, key.key
 
 
-def letter_keys(letters: Letters, source: str) -> LetterKeys:
-    """Return what watches the keys of a source's messages."""
+def letter_keys(letters: Letters, source: str, *, park: bool = False) -> LetterKeys:
+    """Return what watches the keys of a source's messages; `park`: see `LetterKeys`."""
 
     def load() -> dict[KeyPlace, KeyLetters]:
         return {
@@ -241,7 +241,7 @@ def letter_keys(letters: Letters, source: str) -> LetterKeys:
     def note(place: KeyPlace, offset: int) -> None:
         letters.note_key_written(LetterKey(block=source, **place._asdict(), written=offset))
 
-    return LetterKeys(load, note)
+    return LetterKeys(load, note, park=park)
 
 
 # -- letters of refused messages

@@ -52,6 +52,7 @@ class Outcome(msgspec.Struct):
     Args:
         arrived: how many were delivered.
         refused: how many were refused again.
+        errors: why, by the ids of letters.
         unsendable: why letters were not sent, by id.
         held: how many were not sent because one before them with their key stays.
         failure: what ended the sending early. Letters that are in none of these may have arrived, and are kept.
@@ -60,6 +61,7 @@ class Outcome(msgspec.Struct):
 
     arrived: int = 0
     refused: int = 0
+    errors: dict[int, str] = {}
     unsendable: dict[int, str] = {}
     held: int = 0
     failure: Exception | None = None
@@ -340,6 +342,7 @@ class _Resend:
         if letter.id not in self._refused:
             self._outcome.refused += 1
             self._refused.add(letter.id)
+            self._outcome.errors[letter.id] = made.error
         if _place(made)[-3:] == _place(letter)[-3:]:
             self._stay.add(letter.id)
             return msgspec.structs.replace(letter, error=made.error, trace=made.trace, run_id=made.run_id)

@@ -71,11 +71,17 @@ class LetterKeys:
     Args:
         load: returns them, as they are kept now; blocks.
         note: keeps that a message of a key, of this offset, was passed on behind one with a letter; blocks.
+        park: messages behind one with a letter are parked before they reach a sink.
     """
 
     def __init__(
-        self, load: Callable[[], Mapping[KeyPlace, KeyLetters]], note: Callable[[KeyPlace, int], None]
+        self,
+        load: Callable[[], Mapping[KeyPlace, KeyLetters]],
+        note: Callable[[KeyPlace, int], None],
+        *,
+        park: bool = False,
     ) -> None:
+        self._park = park
         self._load = load
         self._note = note
         self._keys: dict[KeyPlace, KeyLetters] = {}
@@ -97,7 +103,8 @@ class LetterKeys:
             known = self._keys.setdefault(place, KeyLetters(origin.offset, origin.offset))
             known.oldest = min(known.oldest, origin.offset)
             known.newest = max(known.newest, origin.offset)
-            if record.stage != PARKED:
+            # Only what a sink had before it refused one is not parked any more.
+            if not self._park or (record.stage == record.sink and record.error != PARKED_ERROR):
                 self._passed_on(place, known, self._newest_behind(place, origin.offset))
 
     def follows(self, origin: Origin | None) -> bool:

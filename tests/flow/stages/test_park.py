@@ -15,11 +15,11 @@ from streamline.flow.stages.park import PARKED, KeyLetters, KeyPlace, KeyStage, 
 class Notes:
     """What is kept of keys."""
 
-    def __init__(self, known: Mapping[KeyPlace, KeyLetters] | None = None) -> None:
+    def __init__(self, known: Mapping[KeyPlace, KeyLetters] | None = None, *, park: bool = False) -> None:
         self.known = dict(known or {})
         self.notes: list[tuple[bytes, int]] = []
         self.loads = 0
-        self.keys = LetterKeys(self._load, lambda place, offset: self.notes.append((place.key, offset)))
+        self.keys = LetterKeys(self._load, lambda place, offset: self.notes.append((place.key, offset)), park=park)
 
     def _load(self) -> Mapping[KeyPlace, KeyLetters]:
         self.loads += 1
@@ -122,6 +122,19 @@ def test_a_later_message_that_was_on_its_way_already_is_noted() -> None:
     notes.keys.opened([bad(1)])
     run(stage, Position("read", 2, {}))
     assert notes.notes == [(b"k", 2)]
+
+
+def test_what_is_parked_on_its_way_was_not_delivered() -> None:
+    notes = Notes(park=True)
+    stage = KeyStage(notes.keys, park=True)
+    run(stage, batch(message(1), message(2), message(3, b"l"), message(4, b"l")))
+    notes.keys.opened([bad(1)])
+    run(stage, Position("load", 1, {}))
+    assert notes.notes == []
+    # A sink may have what came behind a message that it refused.
+    notes.keys.opened([BadRecord("orders", b"{}", "odd", "write", "write", origin=message(3, b"l"))])
+    run(stage, Position("load", 2, {}))
+    assert notes.notes == [(b"l", 4)]
 
 
 def test_messages_that_have_arrived_are_not_later_ones() -> None:
