@@ -26,7 +26,7 @@ from streamline.connectors.kafka.serialization.json_text import encode_json
 from streamline.connectors.objects.formats import LinesFile, MessageFile, ParquetFile
 from streamline.connectors.objects.settings import ObjectSettings
 from streamline.connectors.objects.stores import Store, StoreAway, StoreDenied, StoreUnusable, open_store
-from streamline.connectors.refusals import Message
+from streamline.connectors.refusals import Message, has_metadata
 from streamline.connectors.stream_connector import StreamContext
 from streamline.connectors.tables.values import Family
 from streamline.connectors.thread_sink import StreamWriter, ThreadSink
@@ -178,6 +178,7 @@ class ObjectWriter:
         self._prove = prove
         self._put = put
         self._repeatable = repeatable
+        self._by_message = "{partition}" in settings.path or "{date}" in settings.path
         self._clock = clock
         self._sources: dict[str, _Source] = {}
         self._families: dict[str, dict[str, Family]] = {}
@@ -187,22 +188,27 @@ class ObjectWriter:
         own = self._sources.setdefault(source, _Source())
         own.between = False
         parts: dict[str, tuple[list[bytes], list[Any], Origin | None]] = {}
-        for number in range(batch.count):
-            message = Message(source, batch, number)
+        origins: Sequence[Origin | None] = batch.origins or [None] * batch.count
+        place: object = None
+        for number, (value, origin) in enumerate(zip(batch.data, origins, strict=True)):
+            data = value["data"] if has_metadata(value) else value
             try:
-                line = self._line(message.data)
+                line = self._line(data)
             except ValueError as error:
-                self._refuse(source, message.refused(str(error), self._id))
+                self._refuse(source, Message(source, batch, number).refused(str(error), self._id))
                 continue
-            lines, data, _ = parts.setdefault(self._folder(message), ([], [], message.origin))
+            at = self._place(origin)
+            if at != place or not parts:
+                place = at
+                lines, rows, _ = parts.setdefault(self._folder(batch.stream, origin), ([], [], origin))
             lines.append(line)
-            data.append(message.data)
-        for folder, (lines, data, origin) in parts.items():
+            rows.append(data)
+        for folder, (lines, rows, origin) in parts.items():
             file = own.files.get(folder)
             if file is None:
                 file = own.files[folder] = self._begin(source, own, folder, batch.stream, origin)
             with _written(file.path):
-                file.file.add(lines, data)
+                file.file.add(lines, rows)
             file.nbytes += sum(map(len, lines))
             if file.nbytes >= 2 * self._settings.max_file_bytes:  # positions are far between
                 self._complete([own.files.pop(folder)])
@@ -277,14 +283,18 @@ class ObjectWriter:
         moment = _moment(origin)
         return f"{source}-{_safe(origin.topic)}-{_stamp(moment)}-{origin.partition}-{origin.offset}"
 
-    def _folder(self, message: Message) -> str:
+    def _place(self, origin: Origin | None) -> object:
+        """Return what decides, beside the stream, in which folder a message is: of two messages with equal ones it is
+        the same."""
+        if not self._by_message:
+            return ()
+        return (origin.partition, origin.time and origin.time // 1000) if origin is not None else None
+
+    def _folder(self, stream: str, origin: Origin | None) -> str:
         path = self._settings.path
-        if "{" not in path:
-            return path
-        origin = message.origin
         partition = origin.partition if origin is not None else -1
         values: Mapping[str, str] = {
-            "stream": _safe(message.batch.stream),
+            "stream": _safe(stream),
             "partition": str(max(0, partition)),
             "date": _moment(origin).strftime(self._settings.date_format).strip("/"),
         }
