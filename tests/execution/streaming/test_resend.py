@@ -11,6 +11,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
+from streamline.errors import StreamlineError
 from streamline.execution.run import new_run_id
 from streamline.execution.streaming import letter_waves
 from streamline.execution.streaming.letter_waves import Waves
@@ -137,6 +138,23 @@ def test_what_a_later_stage_refuses_waits_there(graph: Callable[..., Stream]) ->
     assert retry(stream).arrived == 1
     assert stream.world.written["a"][-1] == {"n": 2, "by": ["clean", "enrich"]}
     assert letters(stream) == []
+
+
+def test_a_letter_is_not_discarded_before_the_one_that_follows_it_is_kept(
+    graph: Callable[..., Stream], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = graph([1, 2], clean=[2])
+    stream.run()
+    graph([1, 2], enrich=[2])
+
+    def fail(*args: Any, **given: Any) -> None:
+        raise StreamlineError("the disk is full")
+
+    with project_store(stream.project) as store, monkeypatch.context() as patch:
+        patch.setattr(type(store), "save", fail)
+        with pytest.raises(StreamlineError):
+            retry(stream)
+    assert [stage for _, stage, _ in places(stream)] == ["clean"]
 
 
 def test_what_a_sink_refuses_of_a_retry_is_a_letter_of_that_sink(graph: Callable[..., Stream]) -> None:
