@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import anyio
@@ -10,7 +10,7 @@ import pytest
 
 from streamline.errors import StreamlineError
 from streamline.flow.items import BadRecord, Item, RowBatch
-from streamline.flow.protocols import Emit, Failed, PositionStore, Proven, Sink, Source
+from streamline.flow.protocols import Emit, Failed, ImmediateStage, PositionStore, Proven, Sink, Source
 from streamline.flow.router import Route
 from streamline.flow.runtime import Flow, FlowOutcome, Runtime
 from tests.connectors.singer.running import PATIENCE, until
@@ -218,6 +218,49 @@ async def test_what_is_released_is_waited_for() -> None:
             tasks.start_soon(let_go)
             await runtime.release("load", [STREAM], within=PATIENCE)
             assert store.saved == {"load": {STREAM: b"30"}}
+
+
+async def test_sinks_and_stages_help_when_keys_are_released() -> None:
+    class Slow(Table):
+        """Proves what it was sent when somebody waits for it."""
+
+        forgotten: tuple[str, Collection[str], int] | None = None
+
+        def hurry(self, source: str, number: int) -> None:
+            self._numbers.setdefault(source, number)
+            self._commit()
+
+        def forget(self, source: str, keys: Collection[str], number: int) -> None:
+            self.forgotten = source, keys, number
+
+    class Keeping(ImmediateStage):
+        """Holds something of keys."""
+
+        forgotten: tuple[Collection[str], int] | None = None
+
+        async def process(self, item: Item) -> Sequence[Item]:
+            return [item]
+
+        def forget(self, keys: Collection[str], number: int) -> None:
+            self.forgotten = keys, number
+
+    class Staying(Numbers):
+        async def run(self, emit: Emit) -> None:
+            await super().run(emit)
+            await anyio.sleep_forever()
+
+    store, sink, stage = Memory(), Slow(every=ENDLESS), Keeping()
+    runtime = Runtime([Flow(source=Staying(20), route=Route([stage], [sink]))], store=store)
+    with anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(runtime.run)
+            await until(lambda: len(sink._buffer) == 20)
+            await runtime.release("load", [STREAM], within=10 * PATIENCE)
+            tasks.cancel_scope.cancel()
+    assert store.saved == {"load": {STREAM: b"20"}}
+    newest = runtime._running["load"].router.newest
+    assert sink.forgotten == ("load", [STREAM], newest)
+    assert stage.forgotten == ([STREAM], newest)
 
 
 async def test_what_is_released_and_already_saved_is_not_waited_for() -> None:
