@@ -219,8 +219,10 @@ def test_parked_messages_follow_the_letter_of_their_key(graph: Callable[..., Str
 
 
 def test_a_letter_does_not_overtake_an_earlier_one_of_its_key_unasked(graph: Callable[..., Stream]) -> None:
-    stream = graph([1, 2, 3], keys="xxy", clean=[1, 2, 3], a={"replaces": True})
+    stream = graph([1], keys="x", clean=[1], a={"replaces": True})
+    stream.keys(park="key")
     stream.run()
+    graph([1, 2, 3], keys="xxy", clean=[1, 3], a={"replaces": True}).run()
     first, second, other = (letter.id for letter in letters(stream))
     graph([1, 2, 3], keys="xxy", a={"replaces": True})
     outcome = retry(stream, ids=[second, other])
