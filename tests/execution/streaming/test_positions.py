@@ -66,6 +66,9 @@ class World:
         self._tell("commit")
         return parts if self.owned else {}
 
+    def shown(self, parts: Mapping[str, bytes]) -> Mapping[str, bytes]:
+        return parts
+
     def committed(self, parts: Mapping[str, bytes]) -> Mapping[str, bytes]:
         return parts
 
