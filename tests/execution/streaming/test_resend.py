@@ -148,7 +148,7 @@ def test_a_letter_is_not_discarded_before_the_one_that_follows_it_is_kept(
     graph([1, 2], enrich=[2])
 
     def fail(*args: Any, **given: Any) -> None:
-        raise StreamlineError("the disk is full")
+        raise StreamlineError("not now")
 
     with project_store(stream.project) as store, monkeypatch.context() as patch:
         patch.setattr(type(store), "save", fail)
