@@ -41,7 +41,7 @@ def needs(client: str) -> None:
 
 def told(pipeline: Pipeline, words: str, times: int) -> bool:
     """Whether the source has told something of the cluster so often."""
-    return pipeline.log().count(f"read: {pipeline.kafka.bootstrap} {words}") == times
+    return pipeline.log().count(f"read | {pipeline.kafka.bootstrap} {words}") == times
 
 
 def committed(pipeline: Pipeline, offset: int) -> bool:
