@@ -122,7 +122,9 @@ class SourceCounts:
 
     def saved_is_written(self) -> None:
         """Note that what is before the last saved position is written: its sinks confirm nothing by themselves."""
-        self._written = {key: tally.saved for key, tally in self._sent.items()}
+        for key, tally in self._sent.items():
+            # Of what comes later some is refused already; what was written stays written.
+            self._written[key] = max(self._written.get(key, 0), tally.saved - self._returned_by(key))
 
     @property
     def unsaved(self) -> int:
@@ -135,7 +137,7 @@ class SourceCounts:
         for tally in (tally for each in tallies for tally in each.values()):
             tally.rewind()
         # What is saved is confirmed.
-        self._written = {key: tally.records for key, tally in self._sent.items()}
+        self._written = {key: tally.records - self._returned_by(key) for key, tally in self._sent.items()}
         self._unmarked.clear()
 
     def streams(self) -> list[tuple[str, int, int]]:
@@ -158,11 +160,12 @@ class SourceCounts:
                 refused[sink, table] = refused.get((sink, table), 0) + tally.records
         rows = []
         for key in dict.fromkeys([*self._sent, *refused]):
-            returned = self._returned[key].records if key in self._returned else 0
-            sent = (self._sent[key].records if key in self._sent else 0) - returned
-            written = max(0, self._written.get(key, 0) - returned)
-            rows.append((*key, sent, written, refused.get(key, 0)))
+            sent = self._sent[key].records - self._returned_by(key) if key in self._sent else 0
+            rows.append((*key, sent, self._written.get(key, 0), refused.get(key, 0)))
         return rows
+
+    def _returned_by(self, key: tuple[str, str]) -> int:
+        return self._returned[key].records if key in self._returned else 0
 
 
 class Progress:

@@ -119,6 +119,26 @@ def test_the_positions_that_a_count_keeps_are_bounded() -> None:
     assert tally.saved == tally.records
 
 
+def test_what_a_sink_refuses_is_not_written() -> None:
+    counts = SourceCounts("load")
+
+    def save(number: int) -> int:
+        counts.saved(number, lambda stream: True, lambda sink, table: table)
+        counts.saved_is_written()
+        ((_, _, _, written, _),) = counts.tables()
+        return written
+
+    counts.sent("export", "t", 10)
+    counts.position_sent("export", 1)
+    counts.returned("export", "t", 2)
+    assert save(1) == 8
+    counts.sent("export", "t", 5)
+    counts.returned("export", "t", 3)  # nothing proves the others yet
+    assert counts.tables() == [("export", "t", 10, 8, 0)]
+    counts.position_sent("export", 2)
+    assert save(2) == 10
+
+
 def test_it_knows_when_a_position_of_a_source_was_saved_last() -> None:
     progress = Progress()
     progress.position_saved("one")

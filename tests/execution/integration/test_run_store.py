@@ -10,7 +10,7 @@ import pytest
 from streamline.connectors.singer.state import StateParts, owned_parts
 from streamline.execution.integration.run_store import RunStore, SourceAccount
 from streamline.flow.items import FORGOTTEN, BadRecord
-from streamline.state.store import BookmarkOverride, BookmarkSave, DeadLetter, Store
+from streamline.state.store import BookmarkOverride, BookmarkSave, DeadLetter, StateChange, Store
 
 
 class Kept:
@@ -34,6 +34,7 @@ class Kept:
         dead_letters: Sequence[DeadLetter] = (),
         consumed_overrides: Sequence[BookmarkOverride] = (),
         dropped: Sequence[str] = (),
+        state: Sequence[StateChange] = (),
     ) -> None:
         if self.fail:
             self.fail -= 1
