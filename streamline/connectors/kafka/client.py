@@ -223,7 +223,11 @@ class Consumer(Protocol):
         ...
 
     def group_metadata(self) -> Any:
-        """Return what a producer of the same library takes in `send_offsets`, as it is now."""
+        """Return what a producer of the same library takes in `send_offsets`, as it is now.
+
+        Raises:
+            NotMember: the group has evicted the consumer, and it has not joined again.
+        """
         ...
 
     def close(self, timeout: float) -> None:

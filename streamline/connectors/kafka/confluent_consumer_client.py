@@ -22,7 +22,7 @@ from streamline.connectors.kafka.client import (
 from streamline.connectors.kafka.confluent_admin_client import ConfluentAdmin
 from streamline.connectors.kafka.confluent_shared_client import Troubles, settings
 from streamline.connectors.kafka.deadlines import within
-from streamline.connectors.kafka.failures import failure
+from streamline.connectors.kafka.failures import failure, not_member
 from streamline.flow.items import Origin
 
 COMMIT_WAIT_SECONDS = 0.05
@@ -207,7 +207,12 @@ class ConfluentConsumer:
 
     def group_metadata(self) -> Any:
         """See `Consumer.group_metadata`."""
-        return self._library.consumer_group_metadata()
+        member = self._library.memberid()
+        metadata = self._library.consumer_group_metadata()
+        # A member that was evicted has no id, until it joins again, and brokers take offsets without one.
+        if not member or self._library.memberid() != member:
+            raise not_member()
+        return metadata
 
     def close(self, timeout: float) -> None:
         """See `Consumer.close`. The listener is not called."""

@@ -78,3 +78,8 @@ def failure(request: str, kafka_code: str, reason: str, *, transient: bool = Fal
             hint="give the user the ACLs that it lacks: kafka-acls --add",
         )
     return KafkaError(message, kafka_code=kafka_code, transient=transient, fenced=fenced, fatal=fatal or fenced)
+
+
+def not_member() -> NotMember:
+    """Return the error of a consumer that its group does not count as a member now."""
+    return NotMember("the consumer is no member of its group now", kafka_code="UNKNOWN_MEMBER_ID")

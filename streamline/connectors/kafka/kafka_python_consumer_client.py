@@ -30,6 +30,7 @@ from streamline.connectors.kafka.client import (
     Unavailable,
 )
 from streamline.connectors.kafka.deadlines import within
+from streamline.connectors.kafka.failures import not_member
 from streamline.connectors.kafka.kafka_python_admin_client import KafkaPythonAdmin
 from streamline.connectors.kafka.kafka_python_shared_client import (
     keep_refreshing,
@@ -229,7 +230,11 @@ class KafkaPythonConsumer:
 
     def group_metadata(self) -> Any:
         """See `Consumer.group_metadata`."""
-        return self._opened(OPEN_SECONDS).group_metadata()
+        metadata = self._opened(OPEN_SECONDS).group_metadata()
+        # A member that was evicted has neither, until it joins again, and brokers take offsets without them.
+        if metadata.generation_id < 0 or not metadata.member_id:
+            raise not_member()
+        return metadata
 
     def close(self, timeout: float) -> None:
         """See `Consumer.close`. The listener is not called."""

@@ -19,6 +19,7 @@ from streamline.connectors.kafka.client import (
     Connection,
     ConsumerOptions,
     KafkaError,
+    NotMember,
     Outgoing,
     Partition,
     ProducerOptions,
@@ -192,3 +193,25 @@ def test_a_consumer_whose_library_hangs_in_a_poll_is_unusable(
 )
 def test_case_23_a_leader_that_moves_is_an_outage(name: str) -> None:
     assert isinstance(failure("read the offsets of a topic", name, "moved"), Unavailable)
+
+
+@pytest.mark.parametrize("name", CLIENTS)
+@pytest.mark.parametrize(("members", "generation"), [(["", ""], -1), (["old", "new"], -1), (["me", "me"], 3)])
+def test_an_evicted_member_adds_no_offsets_to_a_transaction(name: str, members: list[str], generation: int) -> None:
+    """A broker takes offsets without a member and generation, as of a program that is in no group."""
+    consumer: Any = kafka_client(name).consumer(NOWHERE, ConsumerOptions(group="g", client_id="test"))
+    known = SimpleNamespace(generation_id=generation, member_id=members[0])
+    ids = iter(members)
+    library = SimpleNamespace(
+        memberid=lambda: next(ids), consumer_group_metadata=lambda: known, group_metadata=lambda: known
+    )
+    own, consumer._library = consumer._library, library
+    try:
+        if generation >= 0:
+            assert consumer.group_metadata() is known
+        else:
+            with pytest.raises(NotMember):
+                consumer.group_metadata()
+    finally:
+        consumer._library = own
+        consumer.close(1.0)
