@@ -155,7 +155,7 @@ def test_positions_are_shown_as_the_group_has_them(shop: Shop, keys: dict[str, A
     shop.run()
     with open_planning(shop.stream.project, shop.stream.model(), RunOptions(), "test") as run:
         (mark,) = run.store.bookmarks("p", "read").values()
-    assert json.loads(mark.value) == {"offset": 2, "topic_id": shop.cluster.known["clicks"].id}
+    assert json.loads(mark.value) == {"offset": 2, "topic_id": shop.cluster.known["clicks"].id, "group": "g"}
 
 
 def test_partitions_that_were_added_to_the_source_end_the_run(shop: Shop) -> None:
