@@ -25,6 +25,8 @@ SCRIPTS = (
     "batch_source",
     "streaming_python",
     "streaming_kafka",
+    "streaming_window",
+    "streaming_restart",
     "streaming_target",
 )
 
