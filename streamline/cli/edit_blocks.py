@@ -153,7 +153,7 @@ def _rename_in_topic(app: App, store: Store, pipeline: str, block: str, name: st
 
 
 def _has_letter_topic(model: PipelineModel) -> bool:
-    return model.type == "streaming" and bool(model.options.get("dead_letter"))
+    return bool(model.options.get("dead_letter"))  # streaming pipelines alone have it
 
 
 def _is_known(store: Store, model: PipelineModel, block: str) -> bool:

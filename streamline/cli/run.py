@@ -35,7 +35,10 @@ class _OfType(click.Option):
     def group(self) -> str:
         """The title of its group."""
         types = types_taking(self.name or "")
-        return "Options" if len(types) == len(ENGINES) else f"Options for {' and '.join(types)} pipelines"
+        if len(types) == len(ENGINES):
+            return "Options"
+        *most, last = types
+        return f"Options for {', '.join(most)} and {last} pipelines" if most else f"Options for {last} pipelines"
 
 
 class _Grouped(click.Command):

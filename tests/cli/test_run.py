@@ -21,13 +21,15 @@ from tests.support.failures import refuses
 def test_help_groups_options_by_the_type_of_pipeline() -> None:
     text = CliRunner().invoke(main, ["run", "--help"]).output
     general, _, rest = text.partition("Options for dbt and python pipelines")
-    of_batch, _, of_integration = rest.partition("Options for integration pipelines")
+    of_batch, _, rest = rest.partition("Options for integration and streaming pipelines")
+    of_streams, _, of_connectors = rest.partition("Options for integration, python and streaming pipelines")
     assert "--runtime-vars" in general
     assert "--debug" in general
     assert "--stream" not in general
     assert "--block-uuid" in of_batch
     assert "--resume" in general
-    assert "--full-refresh" in of_integration
+    assert "--stream" in of_streams
+    assert "--full-refresh" in of_connectors
 
 
 def test_one_block_at_a_time(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from msgspec import structs
 from streamline.errors import ConfigError
 from streamline.execution.batch.fanout import COMPLETED, SKIPPED, CallKey, Finished
 from streamline.execution.batch.journal import Journal, Positioned, Withdrawn
-from streamline.state.store import Bookmark, BookmarkOverride, BookmarkSave, DeadLetter, Store
+from streamline.state.store import Bookmark, BookmarkOverride, BookmarkSave, DeadLetter, StateChange, Store
 
 if TYPE_CHECKING:
     from streamline.execution.batch.plan import BatchPlan
@@ -330,8 +330,10 @@ class _PendingStore:
         dead_letters: Sequence[DeadLetter] = (),
         consumed_overrides: Sequence[BookmarkOverride] = (),
         dropped: Sequence[str] = (),
+        state: Sequence[StateChange] = (),
     ) -> None:
-        """See `Store.save`: refused records are stored now, positions are held."""
+        """See `Store.save`: refused records are stored now, positions are held. Batch pipelines have no keyed state."""
+        assert not state
         if dead_letters:
             self._store.save(pipeline, block, run_id, (), dead_letters)
         if block != self._block:  # stored output, which a destination writes

@@ -228,16 +228,16 @@ def test_the_streams_of_a_run_are_looked_for_in_each_source() -> None:
 
 def test_a_stream_that_no_source_has_is_refused() -> None:
     sources = {"load": source(USERS, ORDERS), "more": source(stream("items"), uuid="more")}
-    planner._check_stream_options(context(streams=["users", "shop-users", "item*"]), sources)
+    planner.check_stream_options(context(streams=["users", "shop-users", "item*"]), sources)
     with refuses("stream.unknown", "usrs"):
-        planner._check_stream_options(context(streams=["usrs"]), sources)
+        planner.check_stream_options(context(streams=["usrs"]), sources)
 
 
 def test_streams_of_a_tap_without_discovery_cannot_be_selected() -> None:
     sources = {"load": source(USERS, catalog=None)}
-    planner._check_stream_options(context(), sources)
+    planner.check_stream_options(context(), sources)
     with refuses("tap.no_discovery", "--stream"):
-        planner._check_stream_options(context(streams=["users"]), sources)
+        planner.check_stream_options(context(streams=["users"]), sources)
 
 
 def check_bookmarks(*bookmarks: str, values: Any = None, own: bool = False, **source_values: Any) -> None:
