@@ -124,6 +124,9 @@ class ConfluentAdmin:
                         for place, future in futures.items()
                     }
                 )
+        # While leaders move, librdkafka may give the -1 that it was asked with, and no error.
+        if unknown := sorted(partition for each in offsets for partition, offset in each.items() if offset < 0):
+            raise failure(request, "OFFSET_NOT_AVAILABLE", f"the brokers do not tell those of {unknown[0]}")
         return {partition: (offsets[0][partition], offsets[1][partition]) for partition in partitions}
 
     def group_offsets(self, group: str, timeout: float) -> dict[Partition, Committed]:

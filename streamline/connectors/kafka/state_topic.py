@@ -101,6 +101,8 @@ class KafkaState:
         self._committed: Consumer | None = None
         self._everything: Consumer | None = None
         self._topics: dict[str, TopicInfo] = {}
+        self._ends: dict[tuple[Partition, str | None], int] = {}
+        """The highest ends that were seen, by partition and topic id: a log does not become shorter."""
 
     def start(self) -> None:
         """See `StateStore.start`: makes the changelogs of the topics that are there, and checks them."""
@@ -172,7 +174,10 @@ class KafkaState:
             ranges = self._consumer("read_committed").range(list(partitions), REQUEST_SECONDS)
         except KafkaError:
             return {}  # the copies stand where they stood
-        return {partitions[each]: end for each, (_, end) in ranges.items()}
+        for each, (_, end) in ranges.items():
+            known = each, self._topics[each.topic].id
+            self._ends[known] = max(end, self._ends.get(known, 0))
+        return {partitions[each]: end for each, (_, end) in ranges.items() if end >= 0}
 
     def save(self, place: Place, changes: Mapping[bytes, bytes | None], mark: int | None) -> None:
         """See `StateStore.save`."""
@@ -267,7 +272,7 @@ class KafkaState:
 
     def _read(self, opened: _Open, partition: Partition) -> None:
         """Bring a copy up to the end that the changelog has now, also where an open transaction hides it."""
-        first, end = self._consumer("read_uncommitted").range([partition], REQUEST_SECONDS)[partition]
+        first, end = self._range(partition)
         cache = opened.cache
         stand = cache.stand
         if stand is not None and (stand.topic_id != opened.topic_id or not first <= stand.offset <= end):
@@ -283,8 +288,25 @@ class KafkaState:
             except OffsetLost:
                 # Deleted meanwhile: from the new first offset on, with an empty copy.
                 cache.clear()
-                reached, end = self._consumer("read_uncommitted").range([partition], REQUEST_SECONDS)[partition]
+                reached, end = self._range(partition)
         cache.write((), reached, opened.topic_id)
+
+    def _range(self, partition: Partition) -> tuple[int, int]:
+        """Return the first offset of a changelog and its end, also where an open transaction hides it.
+
+        Raises:
+            KafkaError: it is not known now: a broker answers with less than there was before.
+        """
+        first, end = self._consumer("read_uncommitted").range([partition], REQUEST_SECONDS)[partition]
+        known = self._ends.get((partition, self._topics[partition.topic].id), 0)
+        if not 0 <= first <= end or end < known:
+            raise KafkaError(
+                f"the end of {partition} is not known: offsets {first} to {end}, and {known} were there",
+                kafka_code="OFFSET_NOT_AVAILABLE",
+                transient=True,
+            )
+        self._ends[partition, self._topics[partition.topic].id] = end
+        return first, end
 
     def _read_to(
         self, cache: StateCache, topic_id: str | None, consumer: Consumer, partition: Partition, reached: int, end: int
@@ -297,10 +319,15 @@ class KafkaState:
         nbytes = 0
         try:
             while reached < end:
-                messages = consumer.poll_batch(POLL_MESSAGES, 0.1)
-                position = consumer.position(partition)
+                messages = [
+                    message
+                    for message in consumer.poll_batch(POLL_MESSAGES, 0.1)
+                    if (message.topic, message.partition) == partition
+                ]
+                # A library may not know its position for a moment. What it has given counts.
+                position = max(consumer.position(partition) or 0, messages[-1].offset + 1 if messages else 0)
                 now = time.monotonic()
-                if position is not None and position > reached:
+                if position > reached:
                     newest.update((message.key, message.value) for message in messages if message.key is not None)
                     nbytes += sum(len(message.value) for message in messages if message.value)
                     reached, moved = position, now

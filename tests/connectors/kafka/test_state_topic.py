@@ -172,3 +172,36 @@ def test_two_sources_of_one_topic_cannot_share_its_state(cluster: FakeCluster, t
     with pytest.raises(StreamlineError) as caught:
         opened(cluster, tmp_path, sources=[settings(), settings(group="other")])
     assert caught.value.code == "state.topic_read_twice"
+
+
+@pytest.mark.parametrize("wrong", [(0, -1), (-1, -1), (0, 1)], ids=["no end", "nothing", "less than there was"])
+def test_an_end_that_cannot_be_is_asked_for_again(
+    cluster: FakeCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: tuple[int, int]
+) -> None:
+    state = opened(cluster, tmp_path)
+    log(cluster, a=b"1", b=b"2")
+    state.restore(PLACE)
+    state.drop(PLACE)
+    consumer = state._consumer("read_uncommitted")
+    right, answers = consumer.range, [wrong, wrong]
+    monkeypatch.setattr(
+        consumer,
+        "range",
+        lambda places, wait: {each: answers.pop() for each in places} if answers else right(places, wait),
+    )
+    state.restore(PLACE)
+    assert not answers
+    assert (state.get(PLACE, b"a"), state.get(PLACE, b"b")) == (b"1", b"2")
+    state.close()
+
+
+def test_what_is_read_counts_though_the_position_is_not_known_at_that_moment(
+    cluster: FakeCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = opened(cluster, tmp_path)
+    log(cluster, a=b"1")
+    consumer = state._consumer("read_committed")
+    monkeypatch.setattr(consumer, "position", lambda partition: None)
+    state.restore(PLACE)
+    assert state.get(PLACE, b"a") == b"1"
+    state.close()
