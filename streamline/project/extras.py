@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from typing import Any
 
 from streamline.errors import ConfigError
@@ -27,10 +28,26 @@ def need(module: str, extra: str, what: str, *, package: str | None = None) -> A
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        packages = extra.removeprefix("pip:") if extra.startswith("pip:") else f"'streamline[{extra}]'"
-        top = module.partition(".")[0]
-        missing = (error.name or top).partition(".")[0] == top
-        why = f"is not installed (no module named '{module}')" if missing else f"cannot be imported: {error}"
-        raise ConfigError(
-            f"{what} needs {package or top}, which {why}", hint=f"pip install {packages}", code="package.missing"
-        ) from error
+        missing = (error.name or module).partition(".")[0] == module.partition(".")[0]
+        why = None if missing else f"cannot be imported: {error}"
+        raise _missing(module, extra, what, package, why) from error
+
+
+def need_installed(module: str, extra: str, what: str) -> None:
+    """Check that a module can be found, without importing it; see `need`.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    if importlib.util.find_spec(module) is None:
+        raise _missing(module, extra, what)
+
+
+def _missing(module: str, extra: str, what: str, package: str | None = None, why: str | None = None) -> ConfigError:
+    packages = extra.removeprefix("pip:") if extra.startswith("pip:") else f"'streamline[{extra}]'"
+    return ConfigError(
+        f"{what} needs {package or module.partition('.')[0]}, which "
+        f"{why or f'is not installed (no module named {module!r})'}",
+        hint=f"pip install {packages}",
+        code="package.missing",
+    )

@@ -9,6 +9,7 @@ from streamline.connectors.http.listen_settings import listen_settings
 from streamline.connectors.http.settings import http_settings
 from streamline.connectors.stream_connector import Config, Side, SinkTraits, SourceTraits, StreamContext, Where
 from streamline.flow.protocols import Sink, Source
+from streamline.project.extras import need_installed
 
 _SOURCE = """\
 connector_type: http
@@ -41,6 +42,7 @@ class HttpConnector:
     def describe_source(self, config: Config, context: StreamContext, where: Where) -> SourceTraits:
         """See `StreamConnector.describe_source`."""
         settings = listen_settings(config, context, where)
+        need_installed("uvicorn", "webhook", "the HTTP source")
         proven = settings.respond == "proven"
         return SourceTraits(
             replays=proven,

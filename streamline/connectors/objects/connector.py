@@ -8,6 +8,7 @@ from streamline.connectors.objects.settings import object_settings
 from streamline.connectors.one_sided import SinkOnly
 from streamline.connectors.stream_connector import Config, SinkTraits, StreamContext, Where
 from streamline.flow.protocols import Sink
+from streamline.project.extras import need_installed
 
 _PLACE = {
     "objects": "url: archive  # a folder, or s3://bucket/prefix\n",
@@ -39,6 +40,8 @@ class ObjectConnector(SinkOnly):
     def describe_sink(self, config: Config, context: StreamContext, where: Where) -> SinkTraits:
         """See `StreamConnector.describe_sink`."""
         settings = object_settings(self.name, config, context, where)
+        if settings.bucket is not None:
+            need_installed("s3fs", "s3", "an S3 sink")
         return SinkTraits(
             proof=f"its file is complete: after {settings.max_file_seconds:g} s, or {settings.max_file_bytes:,} bytes"
         )

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import hmac
 import http.client
+import importlib.util
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -323,6 +324,13 @@ def test_wrong_settings_are_told_before_anything_starts(config: dict[str, Any], 
     with pytest.raises(ConfigError) as caught:
         CONNECTOR.describe_source(config, context(tmp_path), where)
     assert caught.value.code == "setting.invalid"
+
+
+def test_without_the_server_it_does_not_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError) as caught:
+        CONNECTOR.describe_source({}, context(tmp_path), where)
+    assert caught.value.code == "package.missing"
 
 
 def test_its_template_can_be_used(tmp_path: Path) -> None:
