@@ -69,7 +69,9 @@ def transform(messages):
 class Store:
     """Keeps positions in memory: what the state store takes is measured elsewhere."""
 
-    def save(self, source: str, parts: Mapping[str, bytes], refused: Sequence[BadRecord]) -> Mapping[str, bytes]:
+    def save(
+        self, source: str, parts: Mapping[str, bytes], refused: Sequence[BadRecord], number: int = 0
+    ) -> Mapping[str, bytes]:
         """Everything is new."""
         return parts
 

@@ -148,7 +148,9 @@ class Sink:
 class Store:
     """Keeps no positions."""
 
-    def save(self, source: str, parts: Mapping[str, bytes], refused: Sequence[BadRecord]) -> Mapping[str, bytes]:
+    def save(
+        self, source: str, parts: Mapping[str, bytes], refused: Sequence[BadRecord], number: int = 0
+    ) -> Mapping[str, bytes]:
         """Everything is new."""
         assert not refused, refused[0]
         return parts
