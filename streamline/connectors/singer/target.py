@@ -311,10 +311,10 @@ class TargetProcess:
             self._input.ended()
 
     async def _close_sessions(self, interval: float, config: Path) -> None:
-        # The interval is from proof to proof, and after the end of its input the target still writes, now and then
-        # for longer than last time.
+        # The interval is from proof to proof. After the end of its input the target still writes, now and then for
+        # longer than last time, and then a position is saved, and the next process starts.
         closing = interval / 10 if self._closing_seconds is None else self._closing_seconds
-        due = interval - min(1.5 * closing, interval / 2)
+        due = 0.9 * interval - min(1.5 * closing, interval / 2)
         while True:
             left = due - self._input.seconds_without_proof
             waits = [min(1.0, max(left, due / 20))]
