@@ -281,7 +281,16 @@ class Suffering:
             lag = self._lag()
             assert not lag, f"the group is not at the end: {lag}"
         except AssertionError:
-            (self._root / "messages.json").write_text(json.dumps({"wanted": _text(wanted), "found": _text(found)}))
+            hidden = self._cluster.consume_all(self._written, "read_uncommitted")
+            seen = {
+                "wanted": _text(wanted),
+                "found": _text(found),
+                "hidden or not": [
+                    [record.partition, record.offset, json.loads(record.value)["n"]] for record in hidden
+                ],
+                "committed": [[*place, offset] for place, offset in self._cluster.committed(self._group).items()],
+            }
+            (self._root / "messages.json").write_text(json.dumps(seen))
             raise
         return f"{total:,} messages, {copies - total:,} copies"
 

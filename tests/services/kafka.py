@@ -123,8 +123,13 @@ class Kafka:
             future.get(timeout=60)
 
     def consume_all(self, topic: str, isolation: Isolation = "read_committed") -> list[ConsumerRecord]:
-        """Return all messages that a topic holds now, by partition and offset."""
+        """Return all messages that a topic holds now, by partition and offset.
+
+        With `read_committed`, transactions that are open now are waited for: those of a killed process are aborted when
+        they time out, and hide what others have committed behind them until then.
+        """
         from kafka import KafkaConsumer, TopicPartition
+        from kafka.admin import OffsetSpec
 
         consumer = KafkaConsumer(
             bootstrap_servers=self.bootstrap,
@@ -138,7 +143,12 @@ class Kafka:
         try:
             partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic)]
             consumer.assign(partitions)
-            ends = consumer.end_offsets(partitions)
+            ends = {
+                partition: found.offset
+                for partition, found in self.admin.list_partition_offsets(
+                    dict.fromkeys(partitions, OffsetSpec.LATEST)
+                ).items()
+            }
             consumer.seek_to_beginning()
             records: list[ConsumerRecord] = []
             deadline = time.monotonic() + 150
