@@ -44,20 +44,27 @@ class Outcome:
         """Standard output, one JSON value a line."""
         return [json.loads(line) for line in self.stdout.splitlines()]
 
+    @property
+    def messages(self) -> list[JSONObject]:
+        """Standard output, which holds messages of Singer only."""
+        messages = self.lines
+        assert all("type" in message for message in messages), f"{self.stdout!r}\n{self.stderr}"
+        return messages
+
     def records(self, stream: str | None = None) -> list[JSONObject]:
         """The records of its RECORD messages."""
-        found = [line for line in self.lines if line["type"] == "RECORD"]
-        return [line["record"] for line in found if stream in (None, line["stream"])]
+        found = [message for message in self.messages if message["type"] == "RECORD"]
+        return [message["record"] for message in found if stream in (None, message["stream"])]
 
     @property
     def state(self) -> JSONObject:
         """The value of its last STATE message."""
-        states: list[JSONObject] = [line["value"] for line in self.lines if line["type"] == "STATE"]
+        states: list[JSONObject] = [each["value"] for each in self.messages if each["type"] == "STATE"]
         return states[-1]
 
     def kinds(self) -> list[str]:
         """Return the types of its messages, without repetitions."""
-        kinds = [line["type"] for line in self.lines]
+        kinds = [message["type"] for message in self.messages]
         return [kind for place, kind in enumerate(kinds) if not place or kinds[place - 1] != kind]
 
 
