@@ -24,6 +24,9 @@ from streamline.flow.items import Position
 from streamline.flow.runtime import FlowOutcome, Runtime
 from streamline.flow.tasks import task_group
 
+OTHERS_SECONDS = 60.0
+"""Seconds that the sinks of other flows get to prove what they have when a flow has failed."""
+
 SAVE_SECONDS = 0.5
 """Seconds between two saves of proven positions at most."""
 
@@ -73,6 +76,7 @@ class _Attempt:
         self._read_again = read_again
         self._flows: Flows | None = None
         self._outcome = AttemptOutcome()
+        self._first_error: Exception | None = None
         self._context = partial(context_of, run, plan.pipeline, plan.settings)
 
     async def run(self) -> AttemptOutcome:
@@ -114,7 +118,7 @@ class _Attempt:
             flows.flows(),
             store=positions,
             on_saved=self._saved,
-            on_failed=lambda id, error: self._run.note(id, f"failed: {error}", "ERROR"),
+            on_failed=lambda id, error: self._failed(runtime, id, error),
             save_interval=min(SAVE_SECONDS, self._plan.settings.checkpoint_interval),
         )
         flows.settled = runtime.settled
@@ -130,6 +134,15 @@ class _Attempt:
         finally:
             with anyio.CancelScope(shield=True):
                 await self._close(positions)
+
+    def _failed(self, runtime: Runtime, id: str, error: Exception) -> None:
+        """End all flows when one has failed: the next attempt starts all of them again."""
+        self._run.note(id, f"failed: {error}", "ERROR")
+        if self._first_error is not None:
+            return
+        self._first_error = error
+        if len(self._plan.sources) > 1 and self._run.interrupted is None:
+            runtime.stop(f"{id} has failed", within=OTHERS_SECONDS)
 
     async def _close(self, positions: StreamPositions) -> None:
         try:
@@ -162,7 +175,8 @@ class _Attempt:
             self._run.progress.position_saved(position.source)
 
     def _judge(self, outcomes: Sequence[FlowOutcome]) -> None:
-        for outcome in outcomes:
+        # What failed first is the cause: others may have been cut short by it.
+        for outcome in sorted(outcomes, key=lambda each: each.error is not self._first_error):
             error = outcome.error
             if error is None:
                 continue

@@ -164,3 +164,28 @@ def test_a_branch_that_changes_messages_has_copies(stream: Stream) -> None:
     stream.sink("reading", ["load"])
     stream.run()
     assert stream.world.written == {"changing": [{"id": 1, "changed by": "changing"}], "reading": [{"id": 1}]}
+
+
+@pytest.mark.parametrize("group", [None, "g"])
+def test_a_flow_that_fails_is_run_again_though_another_has_no_end(stream: Stream, group: str | None) -> None:
+    stream.keys(retry_config={"retries": 1, "delay": 0})
+    stream.source("endless", messages=[4], endless=True, group=group)
+    stream.sink("other", ["endless"])
+    stream.source("failing", messages=[1, 2, 3], fail_after=1, group=group)
+    stream.sink("export", ["failing"], fail_at=3, fail_times=100)
+    result = stream.run()
+    assert result.status == "failed"
+    assert set(result.errors) == {"export"}
+    assert stream.world.starts["failing"][:2] == [0, 2]
+    assert stream.world.starts["endless"][:2] == [0, 1]
+
+
+def test_on_error_stop_ends_the_run_though_another_source_has_no_end(stream: Stream) -> None:
+    stream.keys(on_error="stop")
+    stream.source("endless", messages=[4], endless=True)
+    stream.sink("other", ["endless"])
+    stream.source(messages=[1, 2, 3])
+    stream.sink(upstream=["load"], refuse=2)
+    result = stream.run()
+    (failure,) = result.errors.values()
+    assert failure.code == "message.refused"
