@@ -30,10 +30,12 @@ from streamline.project.yamlfile import PathKey, YamlFile, kind_of, load_yaml
 if TYPE_CHECKING:
     from streamline.project.project import Project
 
-_PIPELINE_KEYS = words(
+_KEYS_WITH_EFFECT = words(
     "blocks name uuid description tags created_at type variables retry_config concurrency_config callbacks "
     "conditionals data_integration dynamic_blocks delivery checkpoint_interval on_error dead_letter startup_timeout "
-    "instances max_dead_letters metrics park "
+    "instances max_dead_letters metrics park"
+)
+_PIPELINE_KEYS = _KEYS_WITH_EFFECT | words(
     # Keys of Mage without effect here.
     "widgets extensions executor_type executor_config executor_count notification_config cache_block_output_in_memory "
     "run_pipeline_in_one_process settings spark_config variables_dir remote_variables_dir execution_framework "
@@ -109,6 +111,8 @@ class Reader:
                 suggestion(str(data["type"]), TYPE_NAMES),
                 code="pipeline.type_unknown",
             )
+        if kind == "streaming":
+            self.unknown.refuse_misspelt(self.yaml, _KEYS_WITH_EFFECT, _PIPELINE_KEYS)
         self.unknown.add_all(self.yaml, (), _PIPELINE_KEYS)
         self.unknown.add_limits(self.yaml)
         retry = self.retry_config(data.get("retry_config"), ("retry_config",), self.project_retry())

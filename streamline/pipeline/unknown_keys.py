@@ -52,6 +52,19 @@ class UnknownKeys:
         self.add_all(file, ("dynamic_blocks",), DYNAMIC_KEYS, "dynamic_blocks.")
         self.add_all(file, ("concurrency_config",), CONCURRENCY_KEYS, "concurrency_config.")
 
+    def refuse_misspelt(self, file: YamlFile, effective: frozenset[str], known: frozenset[str]) -> None:
+        """Refuse an unknown key at the top of the file that looks like a key with effect which is not there.
+
+        A streaming pipeline would run without end with another setting than the one that was meant.
+
+        Raises:
+            ConfigError: there is one; the error names its line.
+        """
+        for key in file.mapping():
+            similar = almost(str(key), effective - set(file.mapping()), _ALIKE) if key not in known else None
+            if similar is not None:
+                file.fail(f"unknown key '{key}'", (key,), hint=f"did you mean '{similar}'?", code="setting.unknown")
+
     def warnings(self) -> list[str]:
         """Return one warning per file."""
         keys: dict[str, list[str]] = {}

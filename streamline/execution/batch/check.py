@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import re
-import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from streamline.blocks.connector.role import connector_role
@@ -16,43 +13,16 @@ from streamline.errors import ConfigError, StreamlineError
 from streamline.execution.batch.plan import make_plan
 from streamline.execution.batch.templates import Templates
 from streamline.execution.checklist import Checklist
+from streamline.execution.imports import Imports
 from streamline.extensions import load_object
 from streamline.pipeline.block_settings import block_settings
 from streamline.pipeline.kinds import kind_of
-from streamline.project.extras import MAGE_MODULES
 from streamline.project.project import Project
 from streamline.project.render import Renderer
 
 if TYPE_CHECKING:
     from streamline.pipeline.kinds import Connection
     from streamline.pipeline.model import Block, PipelineModel
-
-# Asks an interpreter which of the modules it was given are nowhere; the paths in front are the project's. A name with
-# a colon is one inside a module of the alias, which says itself what it does not have.
-_FIND = """\
-import importlib, importlib.util, sys
-import streamline
-count = int(sys.argv[1])
-installed = list(sys.path)
-for name in sys.argv[2 + count:]:
-    sys.path[:] = installed
-    if ":" in name:
-        module, _, wanted = name.partition(":")
-        try:
-            if importlib.util.find_spec(module.partition(".")[0]).origin == "streamline":
-                found = importlib.import_module(module)
-                wanted and getattr(found, wanted)
-        except (ImportError, AttributeError) as error:
-            print(name, str(error).replace("\\n", " "), sep="\\t")
-        continue
-    sys.path += sys.argv[2:2 + count]
-    try:
-        found = importlib.util.find_spec(name) is not None
-    except (ImportError, ValueError):
-        found = name in sys.modules
-    if not found:
-        print(name, "", sep="\\t")
-"""
 
 
 def check_batch(project: Project, model: PipelineModel, checklist: Checklist, runtime: Mapping[str, Any]) -> None:
@@ -78,11 +48,11 @@ class _BatchCheck:
         self._blocks += [*model.conditionals.values(), *model.callbacks.values()]
         self._isolated = {uuid for uuid, block in model.blocks.items() if block_settings(model, block).isolated}
         self._own_python: str | None = None
-        self._absent: dict[str, dict[str, str]] = {}
 
     def run(self) -> None:
         if self._isolated:
             self._own_python = self._environment()
+        self._imports = Imports(self._project, self._model, self._blocks, self._python_of)
         renderer = self._renderer({})
         self._variables()
         for block in self._blocks:
@@ -127,62 +97,13 @@ class _BatchCheck:
             if kind is not None and kind.verify is not None:
                 load_object(kind.verify)(self._project, block)
             self._templates.check_block(block)
-            missing = self._missing_imports(block, python)
+            self._imports.check(block)
         except StreamlineError as error:
             self._failed(block.type, block.uuid, error)
-            return
-        if missing:
-            name, line, why = missing[0]
-            where = f"{self._shown(block)}:{line}"
-            isolated = python is not None and python != sys.executable
-            hint = self._remedy(name, isolated=isolated)
-            absent = ConfigError(
-                why or f"imports '{name}', which is not installed",
-                where=where,
-                hint=None if why else hint,
-                code="package.missing",
-            )
-            self._failed(block.type, block.uuid, absent)
             return
         installed = ", and what it imports is installed" if python is not None and kind and kind.imports else ""
         checked = kind.checked if kind is not None else "can be read"
         self._good(block.type, block.uuid, f"{self._shown(block)} {checked}{installed}")
-
-    def _remedy(self, module: str, *, isolated: bool) -> str:
-        """Return how to install a missing module."""
-        own = self._model.path / "requirements.txt"
-        if isolated:
-            return f"add it to {self._project.shown(own)}"
-        listed = re.compile(rf"^{re.escape(module)}\b".replace("_", "[-_]"), re.IGNORECASE | re.MULTILINE)
-        for file in (self._project.root / "requirements.txt", own):
-            if file.is_file() and listed.search(file.read_text("utf-8", "replace")):
-                return f"pip install -r {self._project.shown(file)}"
-        if module in MAGE_MODULES and self._project.mage:
-            return "pip install 'streamline[mage]', which has what comes with Mage"
-        return (
-            f"pip install {module}, if that is its package's name; or add it to requirements.txt and run the block "
-            "isolated"
-        )
-
-    def _missing_imports(self, block: Block, python: str | None) -> list[tuple[str, int, str]]:
-        """Return modules that the file always imports and that do not exist: with their lines, and why if known."""
-        if python is None:
-            return []
-        if python not in self._absent:
-            names = {
-                name for other in self._blocks if self._python_of(other) == python for name in self._imports(other)
-            }
-            self._absent[python] = _not_found(python, self._project.root, sorted(names))
-        absent = self._absent[python]
-        return [(name, line, absent[name]) for name, line in self._imports(block).items() if name in absent]
-
-    def _imports(self, block: Block) -> dict[str, int]:
-        """Return the modules that must be installed for a block, with the line of the first import."""
-        kind = kind_of(block)
-        if kind is None or kind.imports is None:
-            return {}
-        modules: dict[str, int] = load_object(kind.imports)(self._project, block)
-        return modules
 
     def _python_of(self, block: Block) -> str | None:
         return self._own_python if block.uuid in self._isolated else sys.executable
@@ -239,17 +160,3 @@ class _BatchCheck:
 
     def _shown(self, block: Block) -> str:
         return self._project.shown(block.file) if block.file is not None else self._model.where(block.uuid, "content")
-
-
-def _not_found(python: str, root: Path, names: Sequence[str]) -> dict[str, str]:
-    """Return the modules that are not installed, and why if that is known."""
-    if not names:
-        return {}
-    # As in a run: the project's folder and the one that it lies in come last. They are searched, but no file is run.
-    paths = [str(root), str(root.parent)]
-    command = [python, "-P", "-c", _FIND, str(len(paths)), *paths, *names]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=root, check=False)
-    # An interpreter that cannot even do this is found out about in other ways.
-    if done.returncode != 0:
-        return {}
-    return {name: why for name, _, why in (line.partition("\t") for line in done.stdout.splitlines())}

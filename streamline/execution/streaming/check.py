@@ -8,6 +8,7 @@ from streamline.connectors.stream_connector import Side
 from streamline.errors import ConfigError, StreamlineError
 from streamline.execution.checklist import Checklist, Problem
 from streamline.execution.flow_runs import renderer_of
+from streamline.execution.imports import imports_of
 from streamline.execution.run import Run
 from streamline.execution.streaming.plan import EndPlan
 from streamline.execution.streaming.planner import context_of, make_plan
@@ -25,11 +26,13 @@ def check_pipeline(run: Run, model: PipelineModel, checklist: Checklist) -> None
         return
     checklist.passed("plan", None, f"delivery: {plan.settings.delivery}")
     renderer = renderer_of(run, model)
+    imports = imports_of(run, model)
     for block in [*(transform.block for transform in plan.transforms.values()), *model.callbacks.values()]:
         from streamline.blocks.registry import check_block
 
         try:
             check_block(run.project, model, block, renderer)
+            imports.check(block)
         except StreamlineError as error:
             checklist.failed(block.type, block.uuid, error)
         else:
@@ -45,6 +48,7 @@ def check_pipeline(run: Run, model: PipelineModel, checklist: Checklist) -> None
         if is_plugin(end) or end.id in between:
             continue
         try:
+            imports.check(end.block)
             detail = end.connector.check(side, end.config, context(end.id), end.where)
         except StreamlineError as error:
             problem: Problem = "configuration" if isinstance(error, ConfigError) else "connection"

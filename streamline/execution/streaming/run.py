@@ -11,6 +11,7 @@ import msgspec
 from streamline.errors import StreamlineError
 from streamline.execution.events import BlockOutcome, Bus, PlannedSource, RunPlanned, failure_from, masked
 from streamline.execution.flow_runs import failure_of, record_run
+from streamline.execution.imports import check_imports
 from streamline.execution.run import CANCELLED, COMPLETED, FAILED, Run, RunOptions, RunResult, Stop
 from streamline.execution.streaming.attempts import run_attempts
 from streamline.execution.streaming.instance import InstanceEnded
@@ -52,6 +53,7 @@ async def _with_callbacks(run: Run, model: PipelineModel) -> RunResult:
 
 async def _run(run: Run, model: PipelineModel) -> RunResult:
     plan = await anyio.to_thread.run_sync(make_plan, run, model)
+    await anyio.to_thread.run_sync(check_imports, run, model)
     settings = _metrics_of(run, plan)
     if settings is None:
         return await _run_plan(run, model, plan)

@@ -135,10 +135,10 @@ def test_on_error_stop_shows_the_users_traceback(project: BatchProject) -> None:
 
 
 def test_a_file_that_cannot_be_loaded_is_no_reason_for_another_attempt(project: BatchProject) -> None:
-    pipeline(project, transformer="import nothing_of_this_name\n" + DOUBLE)
+    pipeline(project, transformer="raise OSError\n" + DOUBLE)
     completed = project.run()
     assert completed.code == 1
-    assert "nothing_of_this_name" in completed.err
+    assert "OSError" in completed.err
     assert written(project) == []
 
 
@@ -194,3 +194,36 @@ def test_sighup_reads_the_files_again(project: BatchProject) -> None:
     running.finish().expect(0)
     numbers = [each // 2 if each > 0 else -each for each in written(project)]
     assert numbers == list(range(len(numbers)))
+
+
+@pytest.mark.parametrize("block", ["read", "double", "write"])
+def test_a_missing_import_is_found_by_check_and_before_the_start(project: BatchProject, block: str) -> None:
+    files = {"read": NUMBERS, "double": DOUBLE, "write": FILE}
+    files[block] = "import no_such_module\n" + files[block]
+    pipeline(project, files["read"], files["double"], files["write"])
+    (problem,) = [
+        each for each in json.loads(project.command("check", "p", "--json").expect(2).out)["checks"] if not each["ok"]
+    ]
+    assert (problem["code"], problem["block"]) == ("package.missing", block)
+    assert problem["where"].endswith(f"{block}.py:1")
+    assert json.loads(project.run("--json").expect(2).out)["error"]["code"] == "package.missing"
+    assert project.lines("out.txt") == []
+
+
+@pytest.mark.parametrize(("key", "meant"), [("delivry", "delivery"), ("dead_letters", "dead_letter")])
+def test_a_misspelt_key_of_the_pipeline_is_refused(project: BatchProject, key: str, meant: str) -> None:
+    pipeline(project)
+    project.keys[key] = "exactly-once"
+    project.save()
+    error = json.loads(project.run("--json").expect(2).out)["error"]
+    lines = (project.root / "pipelines/p/metadata.yaml").read_text().splitlines()
+    line = next(number for number, text in enumerate(lines, 1) if text.startswith(key))
+    assert (error["code"], error["where"]) == ("setting.unknown", f"pipelines/p/metadata.yaml:{line}")
+    assert f"'{meant}'" in error["hint"]
+
+
+def test_keys_of_ones_own_and_those_that_mage_writes_are_accepted(project: BatchProject) -> None:
+    pipeline(project)
+    project.keys |= {"owner": "sales", "executor_count": 1, "cache_block_output_in_memory": False, "widgets": []}
+    project.save()
+    project.run().expect(0)
