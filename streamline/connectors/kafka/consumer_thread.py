@@ -9,7 +9,7 @@ from contextlib import suppress
 from math import inf
 from typing import Any
 
-from streamline.connectors.kafka.assignment import Assignment
+from streamline.connectors.kafka.assignment import Assignment, Owned
 from streamline.connectors.kafka.caught_up import GroupProgress
 from streamline.connectors.kafka.client import (
     Committed,
@@ -25,6 +25,7 @@ from streamline.connectors.kafka.commits import Commits
 from streamline.connectors.kafka.earlier_offsets import EarlierOffsets
 from streamline.connectors.kafka.exchange import Exchange
 from streamline.connectors.kafka.followed_topics import FollowedTopics
+from streamline.connectors.kafka.high_watermarks import HighWatermarkReader
 from streamline.connectors.kafka.lag import LagMeter
 from streamline.connectors.kafka.membership import Membership
 from streamline.connectors.kafka.offset_parts import encode_part, topic_id_of
@@ -45,6 +46,9 @@ FULL_SECONDS = 0.5
 
 JOIN_SECONDS = 5.0
 """A group that is not changing gives partitions in less; with its first member it waits for others for 3 seconds."""
+
+HIDDEN_SECONDS = 5.0
+"""The log tells of an open transaction that has hidden the rest for so long."""
 
 ADVANCE_SECONDS = 0.2
 LAG_SECONDS = 5.0
@@ -94,6 +98,9 @@ class ConsumerThread:
         self._subscribed = False
         self._joined_at: float | None = None
         """When it began to wait for the first partitions."""
+        self._hidden_since: float | None = None
+        """When all was read but what an open transaction hides."""
+        self._ends = HighWatermarkReader(client, settings.connection, self._options())
         self._due: dict[str, float] = {}
 
     def start(self) -> None:
@@ -188,6 +195,7 @@ class ConsumerThread:
                 self._serve_until_closed(polling=self._usable and self._subscribed)
         finally:
             self._exchange.refuse()
+            self._ends.close()
             if consumer is not None:
                 with suppress(Exception):
                     consumer.close(self._settings.close_seconds / 2)
@@ -211,7 +219,7 @@ class ConsumerThread:
 
     def _read(self) -> None:
         topics = self._topics.known
-        self._group_progress = GroupProgress(self._consumer, self._topics, self._outages)
+        self._group_progress = GroupProgress(self._consumer, self._topics, self._outages, self._ends.of)
         self._lag_meter = LagMeter(self._consumer, self._assignment, self._outages, self._settings, self._clock)
         # An attempt that follows another in the same run knows what there was when that began.
         known_partitions = self._context.memory.setdefault(
@@ -228,6 +236,7 @@ class ConsumerThread:
             earlier=EarlierOffsets(self._context.start, self._settings.group),
             surroundings=self,
             clock=self._clock,
+            high_watermarks=self._ends.of if self._context.until_caught_up else None,
         )
         self._due["topics"] = self._clock() + self._settings.metadata_refresh
         if topics:
@@ -338,12 +347,33 @@ class ConsumerThread:
         if self._assignment.all:
             if self._assignment.unplaced:
                 return False
-            if any(each.next is not None and each.next < goals[each.partition] for each in owned):
+            if left := [each for each in owned if each.next is not None and each.next < goals[each.partition]]:
                 if self._is_due("advance", ADVANCE_SECONDS):
                     self._advance()
+                self._tell_of_hidden(left)
                 return False
             return True
         return self._is_due("group", GROUP_SECONDS) and self._group_progress.complete()
+
+    def _tell_of_hidden(self, left: Sequence[Owned]) -> None:
+        """Tell once why it does not end: a transaction that nobody ends hides the rest until the broker aborts it."""
+        if self._hidden_since == inf:
+            return
+        if any(each.end is None or each.next is None or each.next < each.end for each in left):
+            self._hidden_since = None
+            return
+        now = self._clock()
+        if self._hidden_since is None:
+            self._hidden_since = now
+        elif now - self._hidden_since >= HIDDEN_SECONDS:
+            self._hidden_since = inf
+            first = left[0]
+            self.note(
+                f"{first.key} is read up to {first.next} of {self._membership.goals[first.partition]}: a transaction "
+                "that is still open hides the rest; it waits until that is ended, or aborted by the broker after its "
+                "timeout",
+                "WARNING",
+            )
 
     # -- what is done from time to time
 

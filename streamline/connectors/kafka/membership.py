@@ -16,6 +16,7 @@ from streamline.connectors.kafka.client import (
 )
 from streamline.connectors.kafka.commits import Commits
 from streamline.connectors.kafka.earlier_offsets import EarlierOffsets
+from streamline.connectors.kafka.high_watermarks import HighWatermarks
 from streamline.connectors.kafka.offset_parts import committed_of, partitions_of
 from streamline.connectors.kafka.settings import KafkaSourceSettings
 from streamline.connectors.kafka.start_offsets import (
@@ -76,6 +77,7 @@ class Membership:
     Args:
         known_partitions: how many partitions each topic had when the run began. Those that appear later are read from
             their first offset on.
+        high_watermarks: asked for, where partitions are read up to their ends; None: they are read for ever.
     """
 
     def __init__(
@@ -90,11 +92,12 @@ class Membership:
         earlier: EarlierOffsets,
         surroundings: Surroundings,
         clock: Callable[[], float],
+        high_watermarks: HighWatermarks | None = None,
     ) -> None:
         self.failure: Exception | None = None
         self.paused = False
         self.goals: dict[Partition, int] = {}
-        """Where each partition ended when it was assigned for the first time."""
+        """Where each partition ended when it was assigned for the first time, with what an open transaction hid."""
         self.deadline: float | None = None
         """When partitions that are being taken away are gone."""
         self._consumer = consumer
@@ -106,6 +109,7 @@ class Membership:
         self._read_ids = {name: topic.id for name, topic in topics.items()}
         self._surroundings = surroundings
         self._clock = clock
+        self._high_watermarks = high_watermarks
         self._unsure_since: dict[Partition, float] = {}
 
     # -- the listener
@@ -225,6 +229,7 @@ class Membership:
         ]
         committed = consumer.committed(there, REQUEST_SECONDS)
         ranges = consumer.range(there, REQUEST_SECONDS)
+        last = self._high_watermarks(there, REQUEST_SECONDS) if self._high_watermarks is not None and there else {}
         appeared = {each for each in there if each.partition >= self._known_partitions.get(each.topic, 0)}
         appeared |= self._appeared_meanwhile(there, topics, committed)
         times = {
@@ -240,6 +245,7 @@ class Membership:
                 read_id=self._read_ids.get(each.topic),
                 first=ranges[each][0],
                 end=ranges[each][1],
+                high_watermark=last.get(each),
                 appeared=each in appeared,
                 siblings=topics[each.topic].partitions,
                 at_time=at_time.get(each),
@@ -284,7 +290,7 @@ class Membership:
             self._surroundings.note(f"{partition}: {start.warning}", "WARNING")
         self._consumer.seek(partition, start.offset)
         self._assignment.place(partition, start.offset, known.topic_id, known.end, siblings=known.siblings)
-        self.goals.setdefault(partition, known.end)
+        self.goals.setdefault(partition, known.end if known.high_watermark is None else known.high_watermark)
         if start.applied:
             self._commits.add({partition: committed_of(start.offset, known.topic_id, known.siblings)})
         elif known.committed is not None:

@@ -32,6 +32,7 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
         topic_id: of the topic as it is now.
         read_id: of the topic that this process has read under this name before.
         first, end: the offsets that can be read are from `first` on, before `end`.
+        high_watermark: the end for everybody, also where an open transaction hides it; None: it was not asked for.
         appeared: it was not there when this process began to read, or when the group's offsets of the topic's other
             partitions were committed.
         siblings: how many partitions the topic has.
@@ -44,6 +45,7 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
     topic_id: str | None
     first: int
     end: int
+    high_watermark: int | None = None
     read_id: str | None = None
     appeared: bool = False
     siblings: int = 0

@@ -675,12 +675,38 @@ async def test_case_18_it_has_caught_up_by_position_where_a_log_begins_late_and_
         assert plain(await run.commit()) == {"t/0": 11, "t/1": 0}
 
 
-async def test_it_has_caught_up_where_readers_of_committed_transactions_have(cluster: FakeCluster) -> None:
+async def test_it_has_not_caught_up_before_what_an_open_transaction_hides_and_says_so(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others may have committed messages behind one that a killed producer has left open."""
+    monkeypatch.setattr(consumer_thread, "HIDDEN_SECONDS", 0.0)
     cluster.write("t", *numbers(1, 5))
     cluster.known["t"].logs[0].stable = 3
     async with running(cluster, until_caught_up=True) as run:
-        await run.ended.wait()
+        await until(lambda: run.notes.having("t/0", "transaction"))
         assert run.taken.values == numbers(1, 3)
+        assert not run.ended.is_set()
+        cluster.mark("t")  # the broker has aborted it
+        cluster.known["t"].logs[0].stable = None
+        await run.ended.wait()
+        assert run.taken.values == numbers(1, 5)
+        assert len(run.notes.having("transaction")) == 1
+
+
+async def test_a_member_without_partitions_waits_for_what_an_open_transaction_hides(cluster: FakeCluster) -> None:
+    cluster.write("t", *numbers(1, 3))
+    cluster.known["t"].logs[0].stable = 2
+    cluster.group("g").assign({member(): partitions(0, 1)})
+    async with running(cluster) as busy, running(cluster, slot=1, until_caught_up=True) as idle:
+        await until(lambda: busy.taken.values == numbers(1, 2))
+        await busy.commit()
+        asked = cluster.calls.count("committed")
+        await until(lambda: cluster.calls.count("committed") > asked + 1)
+        assert not idle.ended.is_set()
+        cluster.known["t"].logs[0].stable = None
+        await until(lambda: busy.taken.values == numbers(1, 3))
+        await busy.commit()
+        await idle.ended.wait()
 
 
 async def test_it_has_caught_up_if_all_topics_are_empty_or_there_is_none(cluster: FakeCluster) -> None:
