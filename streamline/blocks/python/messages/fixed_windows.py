@@ -9,13 +9,29 @@ from __future__ import annotations
 
 import heapq
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from streamline.blocks.python.messages.keyed_state import BlockState
-from streamline.blocks.python.messages.window_contents import FRAME, Folding, decoded_messages, joined, split
+from streamline.blocks.python.messages.window_contents import (
+    FRAME,
+    SIMPLE,
+    Folding,
+    copied,
+    decoded_messages,
+    joined,
+    split,
+)
 from streamline.blocks.python.messages.window_settings import WindowSettings
-from streamline.blocks.python.messages.window_store import Closed, PartitionWindows, after, packed, unpacked
+from streamline.blocks.python.messages.window_store import (
+    NONE_DIRECT,
+    Closed,
+    Direct,
+    PartitionWindows,
+    after,
+    packed,
+    unpacked,
+)
 
 _MISSING: Any = object()
 
@@ -152,17 +168,37 @@ class _MessagesWindow(_OpenWindow):
 class _FoldedWindow(_OpenWindow):
     """Keeps values."""
 
-    __slots__ = ()
+    __slots__ = ("fold",)
+
+    def __init__(self, partition: FixedWindows, start: int, end: int, *, complete: bool) -> None:
+        super().__init__(partition, start, end, complete=complete)
+        self.fold = partition.folding.add
+
+    def add(self, key: bytes, message: Any) -> None:
+        new = self.new
+        value = new.get(key, _MISSING)
+        if value is _MISSING:
+            value = self.held.get(key, _MISSING)
+            if value is _MISSING:
+                value = self._before(key)
+        if type(value) not in SIMPLE:
+            value = copied(value)
+        try:
+            new[key] = self.fold(value, message)
+        except (Exception, SystemExit) as error:
+            raise self.partition.folding.raised(error) from None
 
     def changed(self, key: bytes, message: Any) -> Any:
         value = self.new.get(key, _MISSING)
         if value is _MISSING:
             value = self.held.get(key, _MISSING)
+        return self.partition.folding.added(self._before(key) if value is _MISSING else value, message)
+
+    def _before(self, key: bytes) -> Any:
+        """Return a value that is not in memory."""
         partition = self.partition
-        if value is _MISSING:
-            raw = None if self.complete else partition.state.read(self.name + key)
-            value = partition.folding.initial if raw is None else partition.folding.decoded(raw)
-        return partition.folding.added(value, message)
+        raw = None if self.complete else partition.state.read(self.name + key)
+        return partition.folding.initial if raw is None else partition.folding.decoded(raw)
 
     def take(self, key: bytes, change: Any) -> None:
         self.new[key] = change
@@ -172,18 +208,24 @@ class _FoldedWindow(_OpenWindow):
         encoded, most = partition.folding.encoded, partition.state.max_bytes
         changes, name = partition.changes, self.name
         for key, value in self.new.items():
-            changes[name + key] = encoded(value, key, most)
-        self.held.update(self.new)
+            changes[name + key] = b"%d" % value if type(value) is int else encoded(value, key, most)
+        if self.held:
+            self.held.update(self.new)
+        else:
+            self.held = self.new
         self.new = {}
 
     def contents(self) -> Iterator[tuple[bytes, Any]]:
         partition = self.partition
         known = {**self.held, **self.new}
-        inside = {*self.held, *(name[_KEY:] for name in self.stored())}
-        for key in sorted(known.keys() | inside):
-            name = self.name + key
+        inside: Collection[bytes] = self.held
+        if not self.complete:
+            inside = {*inside, *(name[_KEY:] for name in self.stored())}
+        changes, prefix = partition.changes, self.name
+        for key in sorted(known if self.complete else known.keys() | inside):
+            name = prefix + key
             if key in inside:
-                partition.changes[name] = None
+                changes[name] = None
             if key in known:
                 yield key, known[key]
             elif (raw := partition.state.read(name)) is not None:
@@ -208,6 +250,8 @@ class FixedWindows(PartitionWindows):
         self._windows: dict[tuple[int, int], _OpenWindow] = {}
         self._starts: dict[int, _OpenWindow] = {}
         """Those of the size that is set now, by their starts."""
+        self._newest: _OpenWindow | None = None
+        """The one that took the newest message, where each message is in one window."""
         self._ends: list[tuple[int, int]] = []
         first, last = self.tag, after(self.tag)
         while (name := next((name for name, _ in state.restored(first, last)), None)) is not None:
@@ -233,6 +277,7 @@ class FixedWindows(PartitionWindows):
         size, step = self.settings.size, self.settings.step
         start = at - at % step
         if size == step and (window := self._starts.get(start)) is not None:
+            self._newest = window
             window.add(key, message)
             return True
         changes: list[tuple[_OpenWindow, Any]] = []
@@ -244,6 +289,12 @@ class FixedWindows(PartitionWindows):
             window.take(key, change)
         return bool(changes)
 
+    @property
+    def direct(self) -> Direct:
+        """See `PartitionWindows.direct`."""
+        newest = self._newest
+        return NONE_DIRECT if newest is None else (newest.start, newest.end, newest.add)
+
     def closed(self, watermark: int) -> Iterator[Closed]:
         """See `PartitionWindows.closed`."""
         while self._ends and self._ends[0][0] <= watermark:
@@ -251,6 +302,8 @@ class FixedWindows(PartitionWindows):
             window = self._windows.pop((end, start))
             if self._starts.get(start) is window:
                 del self._starts[start]
+            if window is self._newest:
+                self._newest = None
             for key, held in window.contents():
                 yield key, start, end, held
 

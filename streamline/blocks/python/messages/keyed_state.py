@@ -205,9 +205,11 @@ class BlockState:
         self._call[key] = value
 
     def put(self, place: Place, changes: Changes) -> None:
-        """Change values of a partition, outside of any call."""
+        """Change values of a partition, outside of any call. The changes are not the caller's any more."""
         self._overlay[place].update(changes)
-        self._changed.setdefault(place, {}).update(changes)
+        before = self._changed.setdefault(place, changes)
+        if before is not changes:
+            before.update(changes)
 
     # -- positions
 

@@ -127,10 +127,15 @@ def _propose(position: Position, places: Collection[Place], log: str, caller: Me
 def _by_partition(batch: MessageBatch) -> Sequence[MessageBatch]:
     """Return the messages of each partition, in their order."""
     numbers: dict[tuple[str, int] | None, list[int]] = {}
+    topic, by_number = None, {}
     for number, origin in enumerate(batch.made_of_all()):
-        place = (origin.topic, origin.partition) if origin is not None else None
-        if (theirs := numbers.get(place)) is None:
-            numbers[place] = [number]
+        if origin is None:
+            theirs = numbers.setdefault(None, [])
         else:
-            theirs.append(number)
+            if origin.topic != topic:
+                topic, by_number = origin.topic, {}
+            theirs = by_number.get(origin.partition)
+            if theirs is None:
+                theirs = by_number[origin.partition] = numbers.setdefault((topic, origin.partition), [])
+        theirs.append(number)
     return [batch] if len(numbers) == 1 else [batch.only(chosen) for chosen in numbers.values()]

@@ -13,7 +13,7 @@ from streamline.errors import StreamlineError
 from streamline.flow.codecs.message_data import dump_data, load_data
 
 _EXACTLY = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_SUBCLASS
-_SIMPLE = frozenset([int, float, str, bool, type(None)])
+SIMPLE = frozenset([int, float, str, bool, type(None)])
 FRAME = 64
 """Bytes that an entry of the state may have besides the key of its message and its value."""
 
@@ -74,9 +74,9 @@ class Folding:
     """
 
     def __init__(self, fold: Fold, raised: Callable[[BaseException], Exception], block: str) -> None:
-        self._add = fold.add
+        self.add = fold.add
         self._merge = fold.merge
-        self._raised = raised
+        self.raised = raised
         self._block = block
         self.initial = fold.initial
 
@@ -86,12 +86,12 @@ class Folding:
         Raises:
             Exception: of `raised`.
         """
-        if type(value) not in _SIMPLE:
+        if type(value) not in SIMPLE:
             value = copied(value)
         try:
-            return self._add(value, message)
+            return self.add(value, message)
         except (Exception, SystemExit) as error:
-            raise self._raised(error) from None
+            raise self.raised(error) from None
 
     def merged(self, earlier: Any, later: Any) -> Any:
         """Return the value of two sessions that have joined; those that are given stay as they are.
@@ -103,7 +103,7 @@ class Folding:
         try:
             return self._merge(copied(earlier), copied(later))
         except (Exception, SystemExit) as error:
-            raise self._raised(error) from None
+            raise self.raised(error) from None
 
     def encoded(self, value: Any, key: bytes, most: int | None) -> bytes:
         """Return a value as the state keeps it.
@@ -142,7 +142,7 @@ class Folding:
 def copied(value: Any) -> Any:
     """Return a copy of a value, all the way down."""
     kind = type(value)
-    if kind in _SIMPLE:
+    if kind in SIMPLE:
         return value
     if kind is dict:
         return {key: copied(member) for key, member in value.items()}

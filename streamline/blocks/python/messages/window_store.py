@@ -7,7 +7,7 @@ time, and values that the function has set by itself.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -24,6 +24,9 @@ _JSON = msgspec.json.Encoder()
 
 Closed = tuple[bytes, int, int, Any]
 """Key, start and end of a window that has closed, and what it holds."""
+
+Direct = tuple[int, int, Callable[[bytes, Any], None]]
+"""Messages with times from the first to before the second are in one window only, which is open; what adds them."""
 
 
 class PartitionMeta(msgspec.Struct):
@@ -79,6 +82,11 @@ class PartitionWindows(ABC):
         """
 
     @property
+    def direct(self) -> Direct:
+        """How messages of the newest time are added without `add`, until a window closes or `add` is called."""
+        return NONE_DIRECT
+
+    @property
     @abstractmethod
     def earliest(self) -> int | None:
         """No open window ends before this; None: there is none."""
@@ -100,6 +108,14 @@ class PartitionWindows(ABC):
         if self.changes:
             self.state.put(self.place, self.changes)
             self.changes = {}
+
+
+def _not_direct(key: bytes, message: Any) -> None:
+    raise AssertionError(f"no window takes {message!r} of {key!r}")
+
+
+NONE_DIRECT: Direct = (0, 0, _not_direct)
+"""There is no such window."""
 
 
 def after(prefix: bytes) -> bytes:

@@ -23,7 +23,7 @@ from streamline.blocks.python.messages.window_settings import (
     message_microseconds,
     microseconds,
 )
-from streamline.blocks.python.messages.window_store import OWN, PartitionWindows
+from streamline.blocks.python.messages.window_store import NONE_DIRECT, OWN, PartitionWindows
 from streamline.flow.codecs.message_data import dump_data
 from streamline.flow.items import BadRecord, Item, MessageBatch, Origin
 
@@ -76,8 +76,6 @@ class Windows:
         self._function = function
         self._folding = Folding(settings.fold, function.error, block) if settings.fold is not None else None
         self._times: dict[str, int] = {}
-        self._window = Window(as_datetime(0), as_datetime(0))
-        self._window_times = (0, 0)
         state.prefix = OWN
 
     def run(self, batch: MessageBatch) -> list[Item]:
@@ -92,6 +90,7 @@ class Windows:
         worked = False
         any_key = self._state.any_key
         key_field, time_field, times = self._settings.key, self._settings.time, self._times
+        first, last, take = NONE_DIRECT if partition is None else partition.direct
         for number, (data, origin) in enumerate(zip(batch.data, batch.made_of_all(), strict=True)):
             if data is None:
                 continue  # a tombstone has no time
@@ -100,7 +99,8 @@ class Windows:
                 key = origin.key if origin is not None else None
                 if key_field is not None:
                     value = fields.get(key_field, _MISSING)
-                    named = (value if type(value) is str else str(value)).encode("utf-8", "surrogateescape")
+                    text = value if type(value) is str else str(value)
+                    named = text.encode() if text.isascii() else text.encode("utf-8", "surrogateescape")
                     if any_key and value is not _MISSING:
                         key = named
                     elif named != key:
@@ -118,17 +118,21 @@ class Windows:
                     message = encoded_message(data)
                     if not fits(message, key, most):
                         raise ValueError(f"it is larger than the state's topic takes ({most:,} bytes)")
-                assert partition is not None  # it has a key, so that it has an origin
-                if not partition.add(key, at, message, watermark):
-                    raise _late(at, watermark)
+                if first <= at < last:
+                    take(key, message)
+                else:
+                    assert partition is not None  # it has a key, so that it has an origin
+                    if not partition.add(key, at, message, watermark):
+                        raise _late(at, watermark)
+                    first, last, take = partition.direct
                 worked = True
             except UserError as error:
                 if worked:
                     self._function.worked()
                     worked = False
                 self._function.raised(error)
-                text = f"{error.summary} ({error.where})"
-                refused.append(self._refused(batch, number, text, error.trace or None))
+                reason = f"{error.summary} ({error.where})"
+                refused.append(self._refused(batch, number, reason, error.trace or None))
                 continue
             except ValueError as error:
                 refused.append(self._refused(batch, number, str(error)))
@@ -141,6 +145,7 @@ class Windows:
                     rows = self._closed(partition, watermark, batch.stream)
                     returned += rows
                     lineage += [origin] * len(rows)
+                    first, last, take = partition.direct
         if worked:
             self._function.worked()
         if not returned:
@@ -163,14 +168,15 @@ class Windows:
 
     def _closed(self, partition: PartitionWindows, watermark: int, stream: str) -> list[Any]:
         rows: list[Any] = []
+        begin, keep, close = self._state.begin_window, self._state.keep, self._function.close_window
+        first = last = None
         for key, start, end, contents in partition.closed(watermark):
-            if (start, end) != self._window_times:
-                self._window_times = start, end
-                self._window = Window(as_datetime(start), as_datetime(end))
-            self._state.begin_window(key)
-            text = key.decode("utf-8", "surrogateescape")
-            rows += self._function.close_window(text, self._window, contents, stream)
-            self._state.keep()
+            if end != last or start != first:
+                first, last = start, end
+                window = Window(as_datetime(start), as_datetime(end))
+            begin(key)
+            rows += close(key.decode("utf-8", "surrogateescape"), window, contents, stream)
+            keep()
         return rows
 
     def _time(self, value: Any, name: str) -> int:
