@@ -7,6 +7,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 
 import msgspec
@@ -22,6 +23,8 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS entries (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS stand (value TEXT NOT NULL);
 """
+
+_ANY = "SELECT 1 FROM entries WHERE key BETWEEN ? AND ? LIMIT 1"
 
 LONGEST_AGE = 12 * 3600.0
 """Seconds after which a copy is not used any more: compaction removes tombstones after a day (delete.retention.ms), and
@@ -105,7 +108,7 @@ class StateCache:
                 gone.append(key)
             else:
                 new.append((key, value))
-        new.sort()  # neighbours stand on one page
+        new.sort(key=itemgetter(0))  # neighbours stand on one page
         gone.sort()
         self._db.execute("BEGIN")
         try:
@@ -115,7 +118,9 @@ class StateCache:
                 self._db.execute(f"INSERT OR REPLACE INTO entries VALUES {places}", [*chain.from_iterable(rows)])
             for start in range(0, len(gone), ROWS):
                 keys = gone[start : start + ROWS]
-                self._db.execute(f"DELETE FROM entries WHERE key IN ({','.join('?' * len(keys))})", keys)
+                # Of a window that closes soon, nothing has been written.
+                if self._db.execute(_ANY, (keys[0], keys[-1])).fetchone() is not None:
+                    self._db.execute(f"DELETE FROM entries WHERE key IN ({','.join('?' * len(keys))})", keys)
             if offset is not None:
                 self.stand = Stand(offset, topic_id, self._clock())
                 self._db.execute("DELETE FROM stand")

@@ -15,10 +15,10 @@ import msgspec
 from streamline.flow.items import MessageBatch, Origin
 from streamline.flow.keyed_state import Place, StateStore
 
-WRITE_SECONDS = 5.0
+WRITE_SECONDS = 10.0
 """Saved changes are written to the store after so long: of a key that changes often, only the last one is."""
 
-MOST_WAITING = 200_000
+MOST_WAITING = 300_000
 MOST_WAITING_BYTES = 64 << 20
 """They are written earlier if they are more."""
 
@@ -241,11 +241,15 @@ class BlockState:
             if each.number > number:
                 break
             for place in [place for place in each.changes if str(place) in keys]:
-                changes, mark = self._saved.get(place, ({}, None))
                 new = each.changes.pop(place)
-                changes.update(new)
+                changes, mark = self._saved.get(place, ({}, None))
+                self._waiting -= len(changes)
+                if changes:
+                    changes.update(new)
+                else:
+                    changes = new
+                self._waiting += len(changes)
                 self._saved[place] = changes, each.marks.get(place, mark)
-                self._waiting += len(new)
                 self._waiting_bytes += sum(map(len, filter(None, new.values())))
         self._proposed[source] = deque(each for each in proposed if each.changes)
         full = self._waiting >= MOST_WAITING or self._waiting_bytes >= MOST_WAITING_BYTES
@@ -290,5 +294,6 @@ def place_of(origin: Origin | None) -> Place | None:
 
 def _log_batch(place: Place, changes: Changes, sink: str) -> MessageBatch:
     # An offset below 0: it is written to the partition of the origin.
-    origins: list[Origin | None] = [Origin(*place, -1, key, value) for key, value in changes.items()]
+    topic, partition = place
+    origins: list[Origin | None] = [Origin(topic, partition, -1, key, value) for key, value in changes.items()]
     return MessageBatch(place.topic, list(changes.values()), origins, sink)

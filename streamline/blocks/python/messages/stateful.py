@@ -127,15 +127,16 @@ def _propose(position: Position, places: Collection[Place], log: str, caller: Me
 def _by_partition(batch: MessageBatch) -> Sequence[MessageBatch]:
     """Return the messages of each partition, in their order."""
     numbers: dict[tuple[str, int] | None, list[int]] = {}
-    topic, by_number = None, {}
+    topic: str | None = None
+    of_topic: dict[int, list[int]] = {}
     for number, origin in enumerate(batch.made_of_all()):
         if origin is None:
-            theirs = numbers.setdefault(None, [])
-        else:
-            if origin.topic != topic:
-                topic, by_number = origin.topic, {}
-            theirs = by_number.get(origin.partition)
-            if theirs is None:
-                theirs = by_number[origin.partition] = numbers.setdefault((topic, origin.partition), [])
+            numbers.setdefault(None, []).append(number)
+            continue
+        if origin.topic != topic:
+            topic, of_topic = origin.topic, {}
+        theirs = of_topic.get(origin.partition)
+        if theirs is None:
+            theirs = of_topic[origin.partition] = numbers.setdefault((topic, origin.partition), [])
         theirs.append(number)
     return [batch] if len(numbers) == 1 else [batch.only(chosen) for chosen in numbers.values()]

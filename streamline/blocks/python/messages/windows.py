@@ -8,7 +8,7 @@ changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from streamline.blocks.python.file import UserError
@@ -23,7 +23,7 @@ from streamline.blocks.python.messages.window_settings import (
     message_microseconds,
     microseconds,
 )
-from streamline.blocks.python.messages.window_store import NONE_DIRECT, OWN, PartitionWindows
+from streamline.blocks.python.messages.window_store import OWN, PartitionWindows
 from streamline.flow.codecs.message_data import dump_data
 from streamline.flow.items import BadRecord, Item, MessageBatch, Origin
 
@@ -32,6 +32,9 @@ _MOST_TIMES = 20_000
 
 _WRAPPER = frozenset(["data", "metadata"])
 _MISSING: Any = object()
+
+_Resolved = tuple[Sequence[bytes], Sequence[int | None]]
+"""Keys and times of messages."""
 
 
 class WindowFunction(Protocol):
@@ -80,48 +83,33 @@ class Windows:
 
     def run(self, batch: MessageBatch) -> list[Item]:
         """Take messages of one partition. Return what the windows give that they close, and messages in none."""
+        origins = batch.made_of_all()
+        errors: dict[int, str] = {}
+        keys, times = self._alike(batch.data, origins) or self._each(batch.data, origins, errors)
         partition = self._partition()
+        if partition is None:  # then they have no keys
+            return [self._refused(batch, number, error) for number, error in errors.items()]
         refused: list[Item] = []
         returned: list[Any] = []
         lineage: list[Origin | None] = []
         lateness, keeps, most = self._settings.lateness, self._folding is None, self._state.max_bytes
-        highest = partition.meta.highest if partition is not None else None
+        highest = partition.meta.highest
         watermark = None if highest is None else highest - lateness
         worked = False
-        any_key = self._state.any_key
-        key_field, time_field, times = self._settings.key, self._settings.time, self._times
-        first, last, take = NONE_DIRECT if partition is None else partition.direct
-        for number, (data, origin) in enumerate(zip(batch.data, batch.made_of_all(), strict=True)):
-            if data is None:
-                continue  # a tombstone has no time
+        first, last, take = partition.direct
+        for number, (key, at, message) in enumerate(zip(keys, times, batch.data, strict=True)):
+            if at is None:
+                if number in errors:
+                    refused.append(self._refused(batch, number, errors[number]))
+                continue
             try:
-                fields = data if type(data) is dict and "metadata" not in data else _fields(data)
-                key = origin.key if origin is not None else None
-                if key_field is not None:
-                    value = fields.get(key_field, _MISSING)
-                    text = value if type(value) is str else str(value)
-                    named = text.encode() if text.isascii() else text.encode("utf-8", "surrogateescape")
-                    if any_key and value is not _MISSING:
-                        key = named
-                    elif named != key:
-                        raise _wrong_key(key_field, value, key)
-                if key is None:
-                    raise _no_key()
-                if time_field is None:
-                    at = _own_time(origin)
-                else:
-                    value = fields.get(time_field, _MISSING)
-                    known = times.get(value) if type(value) is str else None
-                    at = known if known is not None else self._time(value, time_field)
-                message = data
                 if keeps:
-                    message = encoded_message(data)
+                    message = encoded_message(message)
                     if not fits(message, key, most):
                         raise ValueError(f"it is larger than the state's topic takes ({most:,} bytes)")
                 if first <= at < last:
                     take(key, message)
                 else:
-                    assert partition is not None  # it has a key, so that it has an origin
                     if not partition.add(key, at, message, watermark):
                         raise _late(at, watermark)
                     first, last, take = partition.direct
@@ -144,13 +132,70 @@ class Windows:
                 if earliest is not None and earliest <= watermark:
                     rows = self._closed(partition, watermark, batch.stream)
                     returned += rows
-                    lineage += [origin] * len(rows)
+                    lineage += [origins[number]] * len(rows)
                     first, last, take = partition.direct
         if worked:
             self._function.worked()
         if not returned:
             return refused
         return [MessageBatch(batch.stream, returned, None, batch.sink, lineage if any(lineage) else None), *refused]
+
+    def _alike(self, data: Sequence[Any], origins: Sequence[Origin | None]) -> _Resolved | None:
+        """Return keys and times of messages that are all as most are; None: they have to be looked at one by one."""
+        key_field, time_field, times = self._settings.key, self._settings.time, self._times
+        if time_field is None or self._state.any_key or not _WRAPPER.isdisjoint((key_field, time_field)):
+            return None
+        if set(map(type, data)) != {dict} or None in origins:
+            return None
+        try:
+            keys = [origin.key for origin in origins if origin is not None]
+            if None in keys or (key_field is not None and [each[key_field].encode() for each in data] != keys):
+                return None
+            texts = [each[time_field] for each in data]
+            if set(map(type, texts)) != {str}:
+                return None
+            for text in dict.fromkeys(texts):
+                if text not in times:
+                    self._time(text, time_field)
+            return [key for key in keys if key is not None], [times[text] for text in texts]
+        except (AttributeError, KeyError, TypeError, ValueError):
+            return None
+
+    def _each(self, data: Sequence[Any], origins: Sequence[Origin | None], errors: dict[int, str]) -> _Resolved:
+        """Return keys and times of messages; a message without a time is a tombstone, or has an error."""
+        keys = [b""] * len(data)
+        times: list[int | None] = [None] * len(data)
+        for number, (message, origin) in enumerate(zip(data, origins, strict=True)):
+            if message is not None:  # a tombstone has no time
+                try:
+                    keys[number], times[number] = self._resolved(message, origin)
+                except ValueError as error:
+                    errors[number] = str(error)
+        return keys, times
+
+    def _resolved(self, data: Any, origin: Origin | None) -> tuple[bytes, int]:
+        """Return a message's key and time.
+
+        Raises:
+            ValueError: it has none, or its key is another one than `key` says.
+        """
+        key_field, time_field = self._settings.key, self._settings.time
+        fields = data if type(data) is dict and "metadata" not in data else _fields(data)
+        key = origin.key if origin is not None else None
+        if key_field is not None:
+            value = fields.get(key_field, _MISSING)
+            named = (value if type(value) is str else str(value)).encode("utf-8", "surrogateescape")
+            if self._state.any_key and value is not _MISSING:
+                key = named
+            elif named != key:
+                raise _wrong_key(key_field, value, key)
+        if key is None:
+            raise _no_key()
+        if time_field is None:
+            return key, _own_time(origin)
+        value = fields.get(time_field, _MISSING)
+        known = self._times.get(value) if type(value) is str else None
+        return key, known if known is not None else self._time(value, time_field)
 
     def _partition(self) -> PartitionWindows | None:
         """Return the windows of the partition that is open; None: the messages are of none."""
