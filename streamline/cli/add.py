@@ -108,7 +108,7 @@ def command(
     if list_:
         if kind not in WITH_SYSTEMS:
             raise click.UsageError(f"--list applies to {' and '.join(WITH_SYSTEMS)}, not to {kind}.")
-        list_systems(project, _SIDES[kind][2], as_json=as_json)
+        list_systems(project, _SIDES[kind][2], pipeline, as_json=as_json)
         return
     if name is None:
         raise click.UsageError("Missing argument 'NAME'.")

@@ -6,7 +6,7 @@ import shutil
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -15,13 +15,18 @@ import click
 
 from streamline.cli.app import App, pass_app, require_pipeline
 from streamline.cli.output import count, cut, is_terminal, json_option, moment, print_json, print_table, print_text
-from streamline.errors import ConfigError
+from streamline.errors import ConfigError, StreamlineError
 from streamline.state.store import current_run
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from streamline.state.store import RunInfo, Store
+
+RETRIED = "retried_dead_letters"
+"""What the summary of a retry of dead letters has, and no other."""
+
+_MANY_RETRIES = 50
 
 run_argument = click.argument("run", required=False, metavar="[RUN|PIPELINE]")
 pipeline_option = click.option("--pipeline", "-p", metavar="PIPELINE", help="Only runs of this pipeline.")
@@ -96,9 +101,10 @@ def show(app: App, run: str | None, pipeline: str | None, as_json: bool) -> None
     click.echo(f"  started {moment(info.started)}{took}")
     if info.error:
         print_text(f"  error: {info.error}")
+    names = {"quarantined": "dead letters"} if _streams(app, info.pipeline) else {}
     for key, value in info.summary.items():
         if key != "blocks" and not isinstance(value, list | dict):
-            click.echo(f"  {key}: {_words(value)}")
+            click.echo(f"  {names.get(key, key).replace('_', ' ')}: {_words(value)}")
     if blocks:
         click.echo()
         print_table(
@@ -108,7 +114,7 @@ def show(app: App, run: str | None, pipeline: str | None, as_json: bool) -> None
                 for block in blocks
             ],
         )
-    _print_results(info, blocks)
+    _print_results(info, blocks, names)
 
 
 @command.command("logs")
@@ -137,6 +143,8 @@ def logs(app: App, run: str | None, pipeline: str | None, tail: int | None, foll
 def _find(store: Store, run: str | None, pipeline: str | None) -> RunInfo:
     """Find a run by its id or a prefix of it, or the latest of a pipeline of that name; without one, the latest.
 
+    Retries of dead letters are runs, too, but only found by their ids, unless there is no other.
+
     Raises:
         ConfigError: there is none, or the prefix is ambiguous.
     """
@@ -146,7 +154,7 @@ def _find(store: Store, run: str | None, pipeline: str | None) -> RunInfo:
     if run is not None and pipeline is None and store.runs(run, limit=1):
         run, pipeline = None, run
     if run is None:
-        latest = store.runs(pipeline, limit=1)
+        latest = store.runs(pipeline, limit=_MANY_RETRIES)
         if not latest:
             raise ConfigError(
                 "nothing has run yet",
@@ -154,7 +162,7 @@ def _find(store: Store, run: str | None, pipeline: str | None) -> RunInfo:
                 hint=f"run it: streamline run {pipeline or 'PIPELINE'}",
                 code="run.not_found",
             )
-        return latest[0]
+        return next((info for info in latest if RETRIED not in info.summary), latest[0])
     begin = [info for info in store.runs(pipeline, limit=10_000) if info.run_id.startswith(run)]
     if len(begin) == 1:
         return begin[0]
@@ -182,8 +190,22 @@ def _seconds(seconds: float | None) -> str | None:
     return None if seconds is None else f"{seconds:,.2f}"
 
 
-def _print_results(run: RunInfo, blocks: list[dict[str, Any]]) -> None:
-    """Print the blocks' results (dbt's nodes, records by stream and table, outputs), a table for each kind."""
+def _streams(app: App, pipeline: str) -> bool:
+    """Return whether a pipeline is a streaming one, as far as it can still be read."""
+    from streamline.pipeline.reader import load_pipeline
+
+    try:
+        return load_pipeline(app.project, pipeline).type == "streaming"
+    except StreamlineError:
+        return False
+
+
+def _print_results(run: RunInfo, blocks: list[dict[str, Any]], names: Mapping[str, str]) -> None:
+    """Print the blocks' results (dbt's nodes, records by stream and table, outputs), a table for each kind.
+
+    Args:
+        names: other names of columns.
+    """
     results = [
         {"block": block["uuid"], **{key: value for key, value in result.items() if key != "unique_id"}}
         for block in blocks
@@ -194,9 +216,9 @@ def _print_results(run: RunInfo, blocks: list[dict[str, Any]]) -> None:
     tables: dict[tuple[str, ...], list[list[str]]] = {}
     for result in results or [*run.summary.get("streams", ()), *run.summary.get("tables", ())]:
         tables.setdefault(tuple(result), []).append([_words(value) for value in result.values()])
-    for names, rows in tables.items():
+    for columns, rows in tables.items():
         click.echo()
-        print_table([name.upper() for name in names], rows)
+        print_table([names.get(name, name).upper() for name in columns], rows)
 
 
 def _as_json(run: RunInfo) -> dict[str, Any]:

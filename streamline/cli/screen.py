@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 STREAM_LINE_SECONDS = 5.0
 """Seconds between two lines of counts of a streaming run if stdout is no terminal."""
 
+IDLE_LINE_SECONDS = 60.0
+"""Seconds between two such lines while nothing moves."""
+
 
 class Screen:
     """The last lines of a terminal: what runs now, drawn again several times a second.
@@ -71,6 +74,8 @@ class LiveCounts:
         self._before = (0, 0, 0)
         self._then = 0.0
         self._rates = (0.0, 0.0, 0.0)
+        self._said: tuple[object, ...] = ()
+        self._said_at = 0.0
 
     def show(self, event: StreamProgress) -> None:
         """Show new counts."""
@@ -82,9 +87,16 @@ class LiveCounts:
             self._rates = rates[0], rates[1], rates[2]
             self._before, self._then = now, event.seconds
             if not self._screen.live:
-                say(self._total(event))
+                self._say(event)
         if self._screen.live:
             self._screen.draw([*self._lags(event), self._total(event)])
+
+    def _say(self, event: StreamProgress) -> None:
+        lags = [lag["behind"] for lag in event.lag]
+        moving = (event.read, event.written, event.in_flight, event.dead_letters, lags)
+        if moving != self._said or event.seconds - self._said_at >= IDLE_LINE_SECONDS:
+            self._said, self._said_at = moving, event.seconds
+            say(self._total(event))
 
     def _total(self, event: StreamProgress) -> str:
         known = [lag["behind"] for lag in event.lag if lag["behind"] is not None]

@@ -11,9 +11,16 @@ if TYPE_CHECKING:
     from streamline.project.project import Project
 
 
-def list_systems(project: Project, role: Role, *, as_json: bool) -> None:
-    """Print the systems, those first that need no plugin to be declared."""
-    rows = _systems(project, role)
+def list_systems(project: Project, role: Role, pipeline: str | None, *, as_json: bool) -> None:
+    """Print the systems, those first that need no plugin to be declared.
+
+    Args:
+        pipeline: that a block would be added to: connectors of streaming pipelines are left out if it is none.
+    """
+    from streamline.pipeline.reader import load_pipeline
+
+    streaming = pipeline is None or load_pipeline(project, pipeline).type == "streaming"
+    rows = [*(_streaming(role) if streaming else ()), *_systems(project, role)]
     if as_json:
         print_json(rows)
         return
@@ -21,6 +28,37 @@ def list_systems(project: Project, role: Role, *, as_json: bool) -> None:
         ["SYSTEM", "CONNECTOR", "AVAILABLE", "OTHER NAMES"],
         [(row["system"], row["connector"], row["available"], ", ".join(row["aliases"])) for row in rows],
     )
+
+
+def _streaming(role: Role) -> list[dict[str, Any]]:
+    """Return the connectors that blocks of streaming pipelines name by `connector_type:`."""
+    from streamline.connectors.registry import find_stream_connector, stream_connector_names
+    from streamline.connectors.stream_connector import Side
+    from streamline.errors import ConfigError
+
+    side: Side = "source" if role == "tap" else "destination"
+    rows = []
+    for name in sorted(stream_connector_names()):
+        connector = find_stream_connector(name)
+        if name == "singer" or connector is None:
+            continue
+        try:
+            text = connector.template(side, "pipeline", "block")
+        except ConfigError:
+            continue  # it has only the other side
+        if not text:
+            continue  # it means the plugin of that name
+        rows.append(
+            {
+                "system": name,
+                "connector": f"connector_type: {name}",
+                "ready": True,
+                "available": "in streaming pipelines",
+                "aliases": [],
+                "package": None,
+            }
+        )
+    return rows
 
 
 def _systems(project: Project, role: Role) -> list[dict[str, Any]]:

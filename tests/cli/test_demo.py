@@ -73,7 +73,10 @@ def test_the_streaming_demo_ends_by_itself_with_every_order_delivered(tmp_path: 
     assert "1,000 orders in, 1,000 totals out" in done.stdout
     pipeline = yaml.safe_load((tmp_path / "live/pipelines/orders/metadata.yaml").read_text())
     assert pipeline["variables"] == {"kafka": "localhost:9092"}
-    for command in (["explain", "orders"], ["runs", "show"], ["check", "--help"]):
+    shown = streamline(tmp_path / "live", "runs", "show").stdout
+    assert "dead letters: 6" in shown  # of the pipeline's run, not of the retry
+    assert "quarantined" not in shown.casefold()
+    for command in (["explain", "orders"], ["check", "--help"]):
         assert streamline(tmp_path / "live", *command).returncode == 0
 
 

@@ -84,6 +84,15 @@ def test_taps_have_catalogs_whose_streams_are_selected_in_their_files(shop: Shop
     assert [source["connector"] for source in shop.json("explain", "taps")["sources"]] == ["tap-sqlite"]
 
 
+def test_connectors_of_streaming_pipelines_are_listed(shop: Shop) -> None:
+    def listed(*words: str) -> set[str]:
+        return {row["connector"] for row in shop.json("add", *words, "--list")}
+
+    assert {"connector_type: kafka", "connector_type: stdin", "tap-postgres"} <= listed("source")
+    assert {"connector_type: kafka", "connector_type: stdout"} <= listed("destination")
+    assert "connector_type: stdout" not in listed("source")
+
+
 def progress(**values: Any) -> StreamProgress:
     return StreamProgress(
         **{"read": 0, "written": 0, "in_flight": 0, "dead_letters": 0, "lag": [], "seconds": 0.0, **values}
@@ -99,3 +108,13 @@ def test_on_a_pipe_counts_are_a_line_every_few_seconds(capsys: pytest.CaptureFix
     first, second_line = capsys.readouterr().out.splitlines()
     assert first == "in 100/s, out 90/s, 450 written, 10 in flight, lag 40, 1 dead letter, proof 0 s ago"
     assert "900 written" in second_line
+
+
+def test_on_a_pipe_counts_that_stay_the_same_are_a_line_a_minute(capsys: pytest.CaptureFixture[str]) -> None:
+    counts = LiveCounts(Screen(live=False))
+    for second in range(1, 131):
+        written = 10 if second < 80 else 20
+        counts.show(progress(read=written, written=written, seconds=float(second), saved_ago=0.4))
+    lines = capsys.readouterr().out.splitlines()
+    # After 5 s, a minute later, and when something moves.
+    assert [line.split(", ")[2] for line in lines] == ["10 written", "10 written", "20 written"]

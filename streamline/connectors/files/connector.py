@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 
-from streamline.connectors.files.reader import FilesMissing
 from streamline.connectors.files.records import PASSED_ON, decoder_of
 from streamline.connectors.files.settings import file_settings
 from streamline.connectors.files.source import FileSource
@@ -50,7 +49,7 @@ class FilesConnector(SourceOnly):
         else:
             count = len(glob.glob(str(path), recursive=True))  # noqa: PTH207 (takes an absolute pattern)
             if not glob.has_magic(str(path)):
-                raise FilesMissing("the file does not exist", where=where("path"), hint="check `path`")
+                return f"{path} does not exist yet: a run waits for it"
         return f"files that `path` means: {count}"
 
     def _template(self, pipeline: str, block: str) -> str:

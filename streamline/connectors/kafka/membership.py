@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from typing import Protocol
 
@@ -27,6 +28,7 @@ from streamline.connectors.kafka.start_offsets import (
     lost_start,
     lost_text,
     needs_time,
+    skipped,
     start_of,
 )
 from streamline.connectors.stream_connector import PositionLost
@@ -163,6 +165,7 @@ class Membership:
             return
         self._surroundings.answered("place")
         lost: list[PositionLost] = []
+        skip: Counter[str] = Counter()
         for partition, facts in known.items():
             if self._unsure(partition, facts):
                 continue
@@ -172,6 +175,14 @@ class Membership:
                 lost.append(error)
             else:
                 self._start(partition, start, facts)
+                skip[partition.topic] += skipped(partition, facts, self._settings.offset)
+        if skip.total():
+            topics = ", ".join(sorted(topic for topic, count in skip.items() if count))
+            self._surroundings.note(
+                f"consumer group {self._settings.group} is new and begins at the latest offset: {skip.total():,} "
+                f"messages of {topics} lie before it and are not read; `auto_offset_reset: earliest` reads them",
+                "WARNING",
+            )
         if lost:
             raise all_lost(lost)
         for partition, facts in known.items():

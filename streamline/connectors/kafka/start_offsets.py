@@ -134,6 +134,12 @@ def lost_start(known: Known, on_lost: OnOffsetLost, text: str) -> Start:
     return Start(offset, applied=True, warning=f"{text}; it goes on at {offset} (on_offset_lost: {on_lost})")
 
 
+def skipped(partition: Partition, known: Known, offset: StartOffset) -> int:
+    """Return how many messages lie before the place where a new group starts at the latest."""
+    new = known.committed is None and not known.appeared and not known.forgotten
+    return known.end - known.first if new and _kind(partition, offset) == "latest" else 0
+
+
 def lost_error(partition: Partition, text: str, code: LostCode) -> PositionLost:
     """Return the error of a lost offset."""
     return PositionLost(text, where=str(partition), hint=_HINT, code=code)

@@ -13,6 +13,7 @@ from streamline.execution.run import Run
 from streamline.execution.streaming.plan import EndPlan
 from streamline.execution.streaming.planner import context_of, make_plan
 from streamline.execution.streaming.repartitions import check_repartition
+from streamline.execution.streaming.shared_groups import check_groups
 from streamline.execution.streaming.singer import check_plugins_now, is_plugin
 from streamline.pipeline.model import PipelineModel
 
@@ -21,6 +22,11 @@ def check_pipeline(run: Run, model: PipelineModel, checklist: Checklist) -> None
     """Check the plan, the file of each transformer, and each source and sink."""
     try:
         plan = make_plan(run, model)
+    except ConfigError as error:
+        checklist.failed("plan", None, error)
+        return
+    try:
+        check_groups(run, plan)
     except ConfigError as error:
         checklist.failed("plan", None, error)
         return

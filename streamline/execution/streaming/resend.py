@@ -114,7 +114,7 @@ def resend(
             finally:
                 kept.close()
         finally:
-            record.summary = run.progress.summary()
+            record.summary = {**run.progress.summary(), "retried_dead_letters": len(letters)}
         record.status = FAILED if outcome.refused or outcome.unsendable or outcome.failure else COMPLETED
         if outcome.interrupted is not None:
             record.status = CANCELLED

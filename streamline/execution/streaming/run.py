@@ -20,6 +20,7 @@ from streamline.execution.streaming.plan import Plan
 from streamline.execution.streaming.planner import make_plan
 from streamline.execution.streaming.reload import read_again
 from streamline.execution.streaming.settings import MetricsSettings
+from streamline.execution.streaming.shared_groups import check_groups
 from streamline.execution.streaming.singer import plan_plugins
 from streamline.pipeline.graph import reachable
 from streamline.pipeline.model import PipelineModel
@@ -54,6 +55,7 @@ async def _with_callbacks(run: Run, model: PipelineModel) -> RunResult:
 async def _run(run: Run, model: PipelineModel) -> RunResult:
     plan = await anyio.to_thread.run_sync(make_plan, run, model)
     await anyio.to_thread.run_sync(check_imports, run, model)
+    await anyio.to_thread.run_sync(check_groups, run, plan)
     settings = _metrics_of(run, plan)
     if settings is None:
         return await _run_plan(run, model, plan)

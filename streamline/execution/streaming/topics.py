@@ -48,7 +48,7 @@ def check_topics(plan: Plan) -> None:
             code="kafka.endless_loop",
         )
     for first, second in combinations(plan.sources.values(), 2):
-        topic = _shared(first, second)
+        topic = shared_topic(first, second)
         if topic is not None:
             raise ConfigError(
                 f"'{first.id}' and '{second.id}' both read {topic} in {first.traits.positions}: each would get a part "
@@ -113,7 +113,7 @@ def _examples(pattern: str) -> Iterator[str]:
                     yield name
 
 
-def _shared(first: SourcePlan, second: SourcePlan) -> str | None:
+def shared_topic(first: SourcePlan, second: SourcePlan) -> str | None:
     """Return a topic that two sources read as members of one group."""
     one, other = first.traits, second.traits
     if one.cluster is None or (one.cluster, one.positions) != (other.cluster, other.positions):

@@ -70,7 +70,7 @@ def read_blocks(model: PipelineModel, renderer: Renderer, context: Callable[[str
         for uuid in by_type[kind]:
             if not reachable([uuid], downstream).intersection(by_type["data_exporter"]):
                 raise leads_nowhere(model, uuid, what)
-    sources = {uuid: _source(model, model.blocks[uuid], renderer, context(uuid)) for uuid in by_type["data_loader"]}
+    sources = {uuid: read_source(model, model.blocks[uuid], renderer, context(uuid)) for uuid in by_type["data_loader"]}
     yaml = {uuid for uuid in by_type["transformer"] if model.blocks[uuid].language == "yaml"}
     transforms = [uuid for uuid in by_type["transformer"] if uuid not in yaml]
     mappers, downstream = _without_mappers(model, sources, yaml, downstream)
@@ -104,7 +104,8 @@ def _without_mappers(
     return behind, others
 
 
-def _source(model: PipelineModel, block: Block, renderer: Renderer, context: StreamContext) -> SourcePlan:
+def read_source(model: PipelineModel, block: Block, renderer: Renderer, context: StreamContext) -> SourcePlan:
+    """Read the file of a source block, as `read_blocks` does."""
     name, connector, config, where = _read(model, block, renderer)
     traits = connector.describe_source(config, context, where)
     return SourcePlan(block=block, name=name, connector=connector, config=config, where=where, traits=traits)

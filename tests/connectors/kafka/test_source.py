@@ -875,3 +875,16 @@ async def test_closed_though_it_was_never_run(cluster: FakeCluster) -> None:
     await source.run(lambda items: anyio.lowlevel.checkpoint())
     await source.close()
     assert cluster.consumers == []
+
+
+async def test_a_new_group_that_begins_at_the_latest_offset_says_what_it_skips(cluster: FakeCluster) -> None:
+    cluster.write("t", *numbers(1, 5))
+    latest = StartOffset(kind="latest")
+    async with running(cluster, offset=latest, until_caught_up=True) as run:
+        await run.ended.wait()
+        await run.commit()
+    (line,) = run.notes.having("auto_offset_reset: earliest")
+    assert "5 messages of t" in line
+    async with running(cluster, offset=latest, until_caught_up=True) as run:
+        await run.ended.wait()
+    assert not run.notes.having("auto_offset_reset: earliest")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 import yaml
 
 from streamline.errors import ConfigError
+from streamline.execution.flow_runs import open_planning
+from streamline.execution.run import RunOptions
+from streamline.execution.streaming.shared_groups import check_groups
 from tests.execution.streaming.conftest import Stream
 
 
@@ -98,3 +102,42 @@ def test_two_sources_in_one_group(stream: Stream, topics: str, group: str | None
     with pytest.raises(ConfigError) as caught:
         stream.plan()
     assert caught.value.code == "setting.conflict"
+
+
+def other_pipeline(stream: Stream, **config: Any) -> None:
+    """A second pipeline in the project, with a source of its own."""
+    text = {"connector_type": "kafka", "bootstrap_server": "h:1", **config}
+    stream.files.write("data_loaders/other.yaml", yaml.safe_dump(text))
+    entry = {"uuid": "other", "name": "other", "type": "data_loader", "language": "yaml"}
+    stream.files.write("pipelines/q/metadata.yaml", yaml.safe_dump({"type": "streaming", "blocks": [entry]}))
+
+
+def test_two_pipelines_that_share_a_group_and_a_topic(stream: Stream) -> None:
+    kafka(stream, "load", "data_loader", topics=["orders", "users"], consumer_group="g")
+    kafka(stream, "export", "data_exporter", topic="out")
+    other_pipeline(stream, topics=["users"], consumer_group="g")
+    with pytest.raises(ConfigError) as caught:
+        stream.run()
+    assert caught.value.code == "kafka.group_shared"
+    assert "load.yaml:" in (caught.value.where or "")
+    assert "data_loaders/other.yaml:" in caught.value.message
+    checked = json.loads(stream.files.command("check", "p", "--json").expect(2).out)["checks"]
+    assert [each["code"] for each in checked if not each["ok"]] == ["kafka.group_shared"]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"topics": ["users"], "consumer_group": "g"},
+        {"topics": ["orders"], "consumer_group": "other"},
+        {"topics": ["orders"], "consumer_group": "g", "bootstrap_server": "other:1"},
+        {"topics": ["orders"]},
+    ],
+)
+def test_two_pipelines_that_do_not(stream: Stream, config: dict[str, Any]) -> None:
+    kafka(stream, "load", "data_loader", topics=["orders"], consumer_group="g")
+    stream.sink()
+    other_pipeline(stream, **config)
+    plan, model = stream.plan(), stream.model()
+    with open_planning(stream.project, model, RunOptions(), "test") as run:
+        check_groups(run, plan)
