@@ -36,12 +36,19 @@ def context(root: Path, **given: Any) -> StreamContext:
     return StreamContext(**{"pipeline": "p", "block": "export", "root": root, "startup_timeout": 5.0, **given})
 
 
-def batch(data: Sequence[Any], *, stream: str = "orders", keys: Sequence[str | None] | None = None, at: int = 0) -> Any:
+def batch(
+    data: Sequence[Any],
+    *,
+    stream: str = "orders",
+    keys: Sequence[str | None] | None = None,
+    at: int = 0,
+    partition: int = 0,
+) -> Any:
     """Messages, read from offset `at` on."""
     origins: list[Origin | None] = [
         Origin(
             stream,
-            0,
+            partition,
             at + number,
             None if keys is None or (key := keys[number]) is None else key.encode(),
             None if message is None else msgspec.json.encode(message, enc_hook=repr),

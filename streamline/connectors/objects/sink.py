@@ -3,7 +3,7 @@
 A file is closed at a position: when it is large enough, and, together with all others of its source, when the oldest of
 these is old enough, so that a replay begins where files begin. A file is named by its first message: where that has an
 offset and a time, a replay after a kill writes the same name again, and so replaces a file whose proof could not be
-saved any more.
+saved any more. One with messages of several partitions is replaced only by one that begins at the same offsets of all.
 """
 
 from __future__ import annotations
@@ -120,13 +120,39 @@ class ObjectSink(ThreadSink):
 
 
 class _Open(msgspec.Struct):
-    """A file that is being written."""
+    """A file that is being written.
+
+    Args:
+        name: its key, without the end.
+        firsts: the first offset of each partition whose messages it has.
+        unknown: it has messages of which it is not known where they were read.
+    """
 
     file: MessageFile
     path: Path
-    key: str
+    name: str
     began: float
     nbytes: int = 0
+    firsts: dict[tuple[str, int], int] = {}
+    unknown: bool = False
+
+    def add(self, origins: Sequence[Origin | None]) -> None:
+        """Note what messages were added."""
+        firsts = {(each.topic, each.partition): each.offset for each in reversed(origins) if each is not None}
+        self.firsts = {**firsts, **self.firsts}
+        self.unknown = self.unknown or None in origins
+
+    def key(self, end: str) -> str:
+        """Return its key in the store.
+
+        A file replaces another that begins with the same messages. That must hold for each partition: of one, the
+        position may have been saved, and its messages will not come again with those of another.
+        """
+        if self.unknown and self.firsts:
+            return f"{self.name}-{self.path.name[:8]}{end}"
+        if len(self.firsts) > 1:
+            return f"{self.name}-{hashlib.sha256(repr(sorted(self.firsts.items())).encode()).hexdigest()[:8]}{end}"
+        return f"{self.name}{end}"
 
 
 class _Source(msgspec.Struct):
@@ -187,7 +213,7 @@ class ObjectWriter:
         """See `StreamWriter.take`."""
         own = self._sources.setdefault(source, _Source())
         own.between = False
-        parts: dict[str, tuple[list[bytes], list[Any], Origin | None]] = {}
+        parts: dict[str, tuple[list[bytes], list[Any], list[Origin | None]]] = {}
         origins: Sequence[Origin | None] = batch.origins or [None] * batch.count
         place: object = None
         for number, (value, origin) in enumerate(zip(batch.data, origins, strict=True)):
@@ -200,15 +226,17 @@ class ObjectWriter:
             at = self._place(origin)
             if at != place or not parts:
                 place = at
-                lines, rows, _ = parts.setdefault(self._folder(batch.stream, origin), ([], [], origin))
+                lines, rows, read = parts.setdefault(self._folder(batch.stream, origin), ([], [], []))
             lines.append(line)
             rows.append(data)
-        for folder, (lines, rows, origin) in parts.items():
+            read.append(origin)
+        for folder, (lines, rows, read) in parts.items():
             file = own.files.get(folder)
             if file is None:
-                file = own.files[folder] = self._begin(source, own, folder, batch.stream, origin)
+                file = own.files[folder] = self._begin(source, own, folder, batch.stream, read[0])
             with _written(file.path):
                 file.file.add(lines, rows)
+            file.add(read)
             file.nbytes += sum(map(len, lines))
             if file.nbytes >= 2 * self._settings.max_file_bytes:  # positions are far between
                 self._complete([own.files.pop(folder)])
@@ -257,7 +285,7 @@ class ObjectWriter:
         for file in files:
             with _written(file.path):
                 file.file.close()
-            self._put(file.path, file.key)
+            self._put(file.path, file.key(f"-{self._tag}.{self._settings.extension}"))
 
     def _begin(self, source: str, own: _Source, folder: str, stream: str, origin: Origin | None) -> _Open:
         name = self._name(source, origin)
@@ -266,7 +294,6 @@ class ObjectWriter:
             copies += 1
             unique = f"{name}-{copies}"
         own.names.add(f"{folder}/{unique}")
-        key = "/".join(filter(None, (folder, f"{unique}-{self._tag}.{self._settings.extension}")))
         path = self._store.spool / uuid.uuid4().hex
         file: MessageFile
         with _written(path):
@@ -274,7 +301,7 @@ class ObjectWriter:
                 file = ParquetFile(path, self._settings.compression, self._families.setdefault(stream, {}))
             else:
                 file = LinesFile(path, self._settings.compression)
-        return _Open(file, path, key, self._clock())
+        return _Open(file, path, "/".join(filter(None, (folder, unique))), self._clock())
 
     def _name(self, source: str, origin: Origin | None) -> str:
         if origin is None or origin.offset < 0 or origin.time is None or not self._repeatable:

@@ -150,6 +150,33 @@ def test_files_never_replace_others_that_are_wanted(tmp_path: Path) -> None:
     assert sorted(writing.files().values()) == [b'{"n":1}\n', b'{"n":1}\n', b'{"n":2}\n', b'{"n":3}\n']
 
 
+def test_a_file_stays_if_only_one_of_its_partitions_is_read_again(tmp_path: Path) -> None:
+    writing = Writing(tmp_path)
+    first, second = batch([{"a": 1}, {"a": 2}], partition=0), batch([{"b": 1}], partition=1)
+    writing.writer.take("load", first)
+    writing.writer.take("load", second)
+    writing.reach(1, awaited=True)  # the group has committed partition 1 alone: the other was taken away, and came back
+    writing.writer.take("load", first)
+    writing.writer.take("load", batch([{"b": 2}], partition=1, at=1))
+    writing.reach(2, awaited=True)
+    writing.writer.take("load", first)
+    writing.writer.take("load", MessageBatch("orders", [{"c": 1}]))  # nobody knows of which message
+    writing.reach(3, awaited=True)
+    writing.writer.take("load", first)
+    writing.reach(4, awaited=True)
+    written = b"".join(writing.files().values())
+    assert all(line in written for line in (b'{"b":1}', b'{"b":2}', b'{"c":1}'))
+
+
+def test_a_replay_of_several_partitions_replaces_a_file_too(tmp_path: Path) -> None:
+    for _ in range(2):
+        writing = Writing(tmp_path)
+        for partition in (0, 1):
+            writing.writer.take("load", batch([{"n": partition}], partition=partition))
+        writing.reach(1, awaited=True)
+    assert list(writing.files().values()) == [b'{"n":0}\n{"n":1}\n']
+
+
 # -- where
 
 
