@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from streamline.connectors.singer.record_lines import why_ambiguous, without_duplicates
+from streamline.connectors.singer.record_lines import record_ends_line, why_ambiguous, without_duplicates
 from streamline.connectors.singer.state import join_state, split_state
 from streamline.errors import StreamlineError
 from streamline.flow.codecs.jsontext import is_deeper, split_object
@@ -85,6 +85,8 @@ class MessageReader:
             message = self._read_leniently(line)
         if any(line == usual % message.value for usual in _STATE_LINES):
             return message
+        if message.type == "RECORD" and record_ends_line(line, message.record):
+            return message
         largest = max(message.record, message.value, message.schema, key=len)
         if reason := why_ambiguous(line, largest):
             raise self.invalid(line, reason, code="tap.message_ambiguous")
@@ -130,7 +132,8 @@ class MessageReader:
     def stream_of_record(self, line: bytes, message: Message) -> str:
         """Return the stream of a RECORD."""
         stream = self._stream(line, message)
-        if bytes(message.record)[:1] != b"{":
+        # Not a copy: a record may have a hundred megabytes.
+        if bytes(memoryview(message.record)[:1]) != b"{":
             raise self.invalid(line, f"a RECORD of stream {stream!r} without a record")
         if stream not in self._streams:
             raise TapOutputError(

@@ -21,6 +21,9 @@ from streamline.flow.items import Buffer
 
 _CLOSING = b"}}\n"
 _LONG_VALUE = 32
+_RECORD_KEY = b'"record":'
+_HEAD = 512
+"""The record's key is looked for in so many bytes of a line."""
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\]:]', re.DOTALL)
 _VERSION = rb'(?:,\s*"version"\s*:\s*(?:\d+|null)\s*)?'
 _EXTRACTED = rb'(?:,\s*"time_extracted"\s*:\s*(?:"[^"\\]*"|null)\s*)'
@@ -128,6 +131,25 @@ def records_fill_lines(lines: Buffer, count: int, prefix: bytes) -> bool:
     """
     envelopes = _decode(lines, count)
     return envelopes is not None and _nothing_else(lines, envelopes, prefix)
+
+
+def record_ends_line(line: bytes, record: Buffer | msgspec.Raw) -> bool:
+    """Return whether a RECORD line is proven to have other members only once and before its record.
+
+    Its time does not depend on the record's length.
+
+    Args:
+        line: the line, with its newline.
+        record: the text of its record, as a JSON parser has read it.
+    """
+    start = line.find(_RECORD_KEY, 0, _HEAD) + len(_RECORD_KEY)
+    opening = line.find(b"{", start, start + _HEAD)
+    # A second record, or text behind the record, would make the line longer.
+    if start < len(_RECORD_KEY) or opening < 0 or opening + len(record) + 2 != len(line):
+        return False
+    head = line[:opening] + b"0}"
+    value = _record(head)
+    return value is not None and bytes(value) == b"0" and why_ambiguous(head) is None
 
 
 def _decode(lines: Buffer, count: int) -> list[_RecordMember] | None:

@@ -123,7 +123,10 @@ def map_records(batch: RawBatch, change: Callable[[bytes], bytes | None]) -> Raw
 
 def version_of(batch: RawBatch) -> int | None:
     """Return the table version of the batch's last record."""
-    text = split_object(_last_line(batch.slices[-1])).get("version") if batch.slices else None
+    if not batch.slices:
+        return None
+    line = batch.slices[-1] if batch.count == 1 else _last_line(batch.slices[-1])
+    text = split_object(line).get("version")
     return None if text is None or bytes(text) == b"null" else int(bytes(text))
 
 

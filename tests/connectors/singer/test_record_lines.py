@@ -77,6 +77,28 @@ def test_an_ambiguous_line_fails_wherever_it_stands(ambiguous: bytes, record: by
         assert failure.value.code == "tap.message_ambiguous"
 
 
+@pytest.mark.parametrize(
+    "ambiguous",
+    [
+        *AMBIGUOUS,
+        b'{"type":"RECORD","stream":"users","stream":"orders","record":{"id":0}}\n',
+        b'{"type":"RECORD","stream":"orders","Stream":"users","record":{"id":0}}\n',
+        b'{"record":1,"type":"RECORD","stream":"orders","record":{"id":0}}\n',
+        b'{"type":"RECORD","stream":"orders","record":{},"record":{"id":0}}\n',
+    ],
+)
+def test_an_ambiguous_line_fails_as_the_first_one_of_its_stream(ambiguous: bytes) -> None:
+    with pytest.raises(TapOutputError) as failure:
+        parse(SCHEMA, ambiguous)
+    # Several messages in a line are no JSON text.
+    assert failure.value.code == ("tap.invalid_output" if b"}{" in ambiguous else "tap.message_ambiguous")
+
+
+@pytest.mark.parametrize("record", RECORDS)
+def test_any_record_may_be_the_first_one_of_its_stream(record: bytes) -> None:
+    assert parse(SCHEMA, record) == record
+
+
 def test_the_name_that_stands_twice_is_told() -> None:
     assert without_duplicates([("a", 1), ("b", 2)]) == {"a": 1, "b": 2}
     with pytest.raises(ValueError, match="'b' twice"):
