@@ -21,7 +21,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -150,6 +150,18 @@ class Record(msgspec.Struct):
             self.code = next(iter(errors.values())).code
 
 
+class OtherProcesses(Protocol):
+    """The other processes of a streaming pipeline that shares its work among several."""
+
+    def settled(self, block: str) -> None:
+        """Tell them that all that this process has read for the repartition topic of a block is proven."""
+        ...
+
+    def all_settled(self, block: str) -> bool:
+        """Return whether all processes have told that."""
+        ...
+
+
 class Run(msgspec.Struct, kw_only=True):
     """An open run.
 
@@ -159,6 +171,7 @@ class Run(msgspec.Struct, kw_only=True):
         reload_asked: SIGHUP has asked for the pipeline's files to be read again.
         warnings: the distinct warnings of blocks and plugins, at most `MAX_WARNINGS`.
         started: when the run was opened, in UTC.
+        others: the other processes of the pipeline, if it has several.
     """
 
     project: Project
@@ -175,6 +188,7 @@ class Run(msgspec.Struct, kw_only=True):
     reload_asked: bool = False
     warnings: dict[str, None] = {}
     started: datetime = msgspec.field(default_factory=lambda: datetime.now(UTC))
+    others: OtherProcesses | None = None
 
     def note(self, source: str, message: str, level: str = "INFO") -> None:
         """Log a message, masked."""

@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, cast
 
+import anyio
+
 from streamline.connectors.stream_connector import OffsetSource, TransactionalSink
 from streamline.errors import PipelineFailed
 from streamline.execution.run import Run
@@ -110,6 +112,12 @@ class Flows(RouteBuilder):
         if self.run.options.until_caught_up:
             for source in repartition.feeding:
                 await self.settled(source.id)
+            others = self.run.others
+            if others is not None:
+                others.settled(repartition.block)
+                # What they have not written yet may be for any partition.
+                while self.sources[repartition.source.id].stopped is None and not others.all_settled(repartition.block):
+                    await anyio.sleep(0.05)
 
     # -- what happens
 

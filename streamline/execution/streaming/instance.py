@@ -27,6 +27,7 @@ from streamline.flow.tasks import keep_shields
 from streamline.pipeline.reader import load_pipeline
 from streamline.processes import wire
 from streamline.processes.job import Failure
+from streamline.processes.line_splitter import LineSplitter
 from streamline.project.project import Project
 from streamline.state import project_store
 from streamline.telemetry.progress import Progress
@@ -67,9 +68,14 @@ class InstanceEnded(msgspec.Struct, kw_only=True):
 
 
 class InstanceLine(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """A line that it writes."""
+    """A line that it writes.
+
+    Args:
+        settled: a block; see `OtherProcesses.settled`. When all have written it, each gets the block as a line.
+    """
 
     event: Event | None = None
+    settled: str | None = None
     ended: InstanceEnded | None = None
 
 
@@ -79,8 +85,8 @@ def main() -> None:
     output = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what blocks print is no line of ours
     request = msgspec.json.decode(sys.stdin.buffer.readline(), type=InstanceRequest)
-    threading.Thread(target=_watch_parent, name="parent", daemon=True).start()
     lines = _Lines(output)
+    threading.Thread(target=_watch_parent, args=(lines,), name="parent", daemon=True).start()
     project = Project.open(Path(request.root))
     with project_store(project) as store:
         log = RunLog(Path(request.log))
@@ -101,6 +107,7 @@ def main() -> None:
             ),
             bus=Bus([lines.event]),
             progress=Progress(project.secrets.masker.mask),
+            others=lines,
         )
         try:
             lines.ended(run_to_end(partial(_main, run), uvloop=True))
@@ -133,11 +140,24 @@ async def _run(run: Run) -> InstanceEnded:
 
 
 class _Lines:
-    """Writes lines, from any thread."""
+    """Writes lines, from any thread. Implements `OtherProcesses`.
+
+    Attributes:
+        heard: the lines that the parent has written.
+    """
 
     def __init__(self, output: BinaryIO) -> None:
+        self.heard: set[str] = set()
         self._output = output
         self._lock = threading.Lock()
+
+    def settled(self, block: str) -> None:
+        """See `OtherProcesses.settled`."""
+        self._write(InstanceLine(settled=block))
+
+    def all_settled(self, block: str) -> bool:
+        """See `OtherProcesses.all_settled`."""
+        return block in self.heard
 
     def event(self, event: Event) -> None:
         self._write(InstanceLine(event=event))
@@ -151,10 +171,11 @@ class _Lines:
             self._output.flush()
 
 
-def _watch_parent() -> None:
-    """Wait for the end of stdin, which the parent holds open, and end as by a signal."""
-    while os.read(0, 4096):
-        pass
+def _watch_parent(lines: _Lines) -> None:
+    """Take what the parent tells until the end of stdin, which it holds open, and end as by a signal."""
+    splitter = LineSplitter(lambda line: lines.heard.add(line.decode()))
+    while chunk := os.read(0, 4096):
+        splitter.feed(chunk)
     os.kill(os.getpid(), signal.SIGTERM)
 
 

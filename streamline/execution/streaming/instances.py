@@ -38,6 +38,7 @@ async def run_instances(run: Run, plan: Plan) -> InstanceEnded:
     async with task_group() as background:
         background.start_soon(_pass_on_signals, run, instances)
         background.start_soon(_publish, run, instances)
+        background.start_soon(_tell_of_settled, instances)
         async with task_group() as tasks:
             for instance in instances:
                 tasks.start_soon(_keep, instance, instances)
@@ -68,6 +69,19 @@ class _Instance:
         self.ended: InstanceEnded | None = None
         self.progress: StreamProgress | None = None
         self.saved = 0.0
+        self.settled: set[str] = set()
+        """Blocks; see `OtherProcesses.settled`."""
+        self._told: set[str] = set()
+
+    async def tell(self, blocks: set[str]) -> None:
+        """Tell it that all have settled these, each once, when it has settled it: it listens then."""
+        child = self._child
+        if child is None or child.stdin is None or child.returncode is not None:
+            return
+        for block in sorted((blocks & self.settled) - self._told):
+            self._told.add(block)
+            with contextlib.suppress(BrokenPipeError):  # it has died, and is told again
+                await child.stdin.send([f"{block}\n".encode()])
 
     def stop(self) -> None:
         """End it in order."""
@@ -133,6 +147,7 @@ class _Instance:
             self._name, [sys.executable, "-P", "-m", _MODULE], env=environment, cwd=run.project.root, stdin=True
         )
         self._child, self.progress = child, None
+        self.settled, self._told = set(), set()
         try:
             assert child.stdin is not None
             with contextlib.suppress(BrokenPipeError):  # it has died; its exit says more
@@ -152,6 +167,8 @@ class _Instance:
         message = msgspec.json.decode(line, type=InstanceLine)
         if message.ended is not None:
             self.ended = message.ended
+        elif message.settled is not None:
+            self.settled.add(message.settled)
         elif isinstance(message.event, StreamProgress):
             self.progress = message.event
         elif message.event is not None:
@@ -172,6 +189,18 @@ async def _pass_on_signals(run: Run, instances: list[_Instance]) -> None:
     await anyio.sleep(INTERRUPT_SECONDS + _MARGIN)
     for instance in instances:
         instance.kill()
+
+
+async def _tell_of_settled(instances: list[_Instance]) -> None:
+    """Tell all processes which blocks all of them have settled."""
+    everywhere: set[str] = set()
+    while True:
+        await anyio.sleep(0.05)
+        going_on = [instance for instance in instances if instance.ended is None]
+        if going_on:
+            everywhere |= set.intersection(*(instance.settled for instance in going_on))
+        for instance in going_on:
+            await instance.tell(everywhere)
 
 
 async def _publish(run: Run, instances: list[_Instance]) -> None:

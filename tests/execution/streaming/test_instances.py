@@ -38,6 +38,8 @@ for step in script[min(number, len(script) - 1)]:
     elif step == "wait":
         while signal.sigwait({signal.SIGTERM, signal.SIGHUP}) != signal.SIGTERM:
             print(json.dumps({"ended": None}), flush=True)
+    elif step == "hear":
+        assert sys.stdin.readline().strip() == "count"
     else:
         print(step, flush=True)
 """
@@ -58,6 +60,10 @@ def end(read: int = 0, **how: Any) -> str:
     streams = [{"block": "load", "stream": "t", "read": read, "quarantined": 0}]
     summary = {"records": read, "quarantined": 0, "streams": streams, "tables": []}
     return msgspec.json.encode(InstanceLine(ended=InstanceEnded(summary=summary, **how))).decode()
+
+
+SETTLED = msgspec.json.encode(InstanceLine(settled="count")).decode()
+"""The line of an instance that has written all to the repartition topic of the block `count`."""
 
 
 class Instances:
@@ -145,6 +151,16 @@ def test_one_that_dies_while_it_stops_has_not_proven_what_was_in_flight(running:
     ended = running.run([[counts(1), "wait", end(1)]], [[counts(2, in_flight=1), "wait", "die"]], stop=True)
     assert (ended.failure, ended.unfinished) == (None, True)
     assert running.failures == []
+
+
+def test_each_is_told_when_all_have_written_to_a_repartition_topic_also_one_that_was_started_again(
+    running: Instances,
+) -> None:
+    ended = running.run(
+        [[SETTLED, "hear", end(1)]], [[SETTLED, "die"], [SETTLED, "hear", "die"], [SETTLED, "hear", end(2)]]
+    )
+    assert (ended.failure, ended.summary["records"]) == (None, 3)
+    assert running.failures == [("instance 1", "instance.died")] * 2
 
 
 def test_a_folder_of_the_project_hides_no_module_of_theirs(running: Instances, stream: Stream) -> None:

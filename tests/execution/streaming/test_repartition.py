@@ -6,6 +6,7 @@ import json
 from functools import partial
 from typing import Any
 
+import anyio
 import pytest
 
 from streamline.errors import ConfigError
@@ -14,8 +15,10 @@ from streamline.execution.engine import engine_of
 from streamline.execution.flow_runs import open_planning
 from streamline.execution.run import RunOptions
 from streamline.execution.streaming.explain import explain
+from streamline.execution.streaming.instance import _run
 from streamline.execution.streaming.planner import context_of, make_plan
 from streamline.execution.streaming.repartitions import trim_now
+from streamline.flow.codecs.message_data import dump_data
 from streamline.project.secrets import Masker
 from tests.execution.streaming.conftest import Stream
 from tests.execution.streaming.shop import COUNT, DELIVERIES, Shop
@@ -50,6 +53,38 @@ def test_state_is_counted_by_the_other_key(shop: Shop, keys: dict[str, Any]) -> 
     assert (len(between.logs), between.config["retention.ms"]) == (3, "-1")
     assert [record.key for record in shop.cluster.records("counts") if record.key != b"ann"] == [b"bob", b"bob", b"cid"]
     assert not any(record.headers for record in shop.cluster.records("counts"))
+
+
+class Others:
+    """Other processes, which have not written all yet."""
+
+    def __init__(self, shop: Shop) -> None:
+        self._shop = shop
+        self.asked = 0
+        self.told: list[str] = []
+
+    def settled(self, block: str) -> None:
+        self.told.append(block)
+
+    def all_settled(self, block: str) -> bool:
+        self.asked += 1
+        assert self._shop.counts() == []
+        if self.asked == 3:
+            value = dump_data({"user": "cid"})[0]
+            self._shop.cluster.write(TOPIC, value, partition=1, key=b"cid")
+        return self.asked == 3
+
+
+def test_until_caught_up_what_other_processes_write_last_is_read(shop: Shop) -> None:
+    build(shop)
+    order(shop, "ann", "bob")
+    others = Others(shop)
+    with open_planning(shop.stream.project, shop.stream.model(), RunOptions(slot=0, until_caught_up=True), "t") as run:
+        run.others = others
+        ended = anyio.run(_run, run)
+    assert ended.failure is None
+    assert others.told == ["count"]
+    assert shop.counts() == [("ann", 1), ("bob", 1), ("cid", 1)]
 
 
 def test_what_was_read_is_deleted_from_the_topic(shop: Shop) -> None:
