@@ -60,6 +60,7 @@ class KafkaSink:
         self._turn = anyio.Lock()
         self._failure: Exception | None = None
         self._limited, self._seconds = anyio.Event(), 0.0
+        self._given = self._closing = False
         self._ended = anyio.Event()
 
     def _make_thread(self, destinations: Sequence[Destination], client: KafkaClient) -> ProducerThread:
@@ -91,6 +92,7 @@ class KafkaSink:
             if self._failure is not None:
                 raise self._failure
             self._held += nbytes
+            self._given = True
             self._jobs.put(SentItems(source, items, nbytes))
 
     async def source_ended(self, source: str) -> None:
@@ -100,6 +102,8 @@ class KafkaSink:
         """See `Sink.limit`."""
         self._seconds = seconds
         self._limited.set()
+        if self._closing and not self._given:
+            self._stop_thread()
 
     def hurry(self, source: str, number: int) -> None:
         """See `HandingOverSink.hurry`."""
@@ -112,7 +116,10 @@ class KafkaSink:
     async def close(self) -> None:
         """See `Sink.close`."""
         if self._failure is None:
+            self._closing = True
             self._jobs.put(CLOSE)
+            if self._limited.is_set() and not self._given:
+                self._stop_thread()  # the run is being stopped: whether the topic is there does not matter any more
             await self._ended.wait()
 
     async def _end_when_limited(self) -> None:
@@ -218,6 +225,7 @@ class TransactionalKafkaSink(KafkaSink):
             return
         nbytes = sum(MESSAGE_BYTES + len(each.record) + len(each.value or b"") for each in letters)
         self._held += nbytes
+        self._given = True
         self._jobs.put(Letters(source, letters, nbytes))
 
     def forget(self, source: str, keys: Collection[str], number: int) -> None:

@@ -202,6 +202,22 @@ async def test_a_topic_that_is_created_within_the_startup_timeout_is_written_to(
     assert values(cluster, "late") == [b"1"]
 
 
+@pytest.mark.parametrize("first", ["stop", "close"])
+async def test_a_stop_does_not_wait_for_a_topic_that_nothing_was_to_be_written_to(
+    cluster: FakeCluster, first: str
+) -> None:
+    async with running(plain(cluster, topic="nowhere", more={"startup_timeout": 600.0})) as reports:
+        await until(lambda: "topics" in cluster.calls)
+        async with anyio.create_task_group() as tasks:
+            if first == "close":
+                tasks.start_soon(reports.sink.close)
+                await anyio.lowlevel.checkpoint()
+            reports.sink.limit(600.0)
+            if first == "stop":
+                tasks.start_soon(reports.sink.close)
+    assert reports.failures == []
+
+
 async def test_a_topic_that_is_deleted_is_an_error_and_no_fault_of_messages(cluster: FakeCluster) -> None:
     cluster.refuse = lambda message: "UNKNOWN_TOPIC_OR_PART"
     assert (await failure(cluster)).code == "kafka.topic_missing"
