@@ -68,7 +68,7 @@ class Cook:
         """Take messages: key and data (a time: it gets a number)."""
         data, origins = [], []
         for key, value in messages:
-            data.append(value if isinstance(value, dict) else {"at": value, "id": self._next})
+            data.append(value if value is None or isinstance(value, dict) else {"at": value, "id": self._next})
             origins.append(Origin("t", 0, self._next, key.encode(), None))
             self._next += 1
         batch = MessageBatch("t", data, origins)
@@ -212,6 +212,43 @@ def test_sliding(
 def test_sessions(events: list[tuple[str, int]], lateness: int, what: list[str], gap: int, fold: bool) -> None:
     cook = played({"session": gap, "lateness": lateness}, events, what, fold)
     assert (ids(cook.rows, in_order=False), cook.late) == expected_sessions(events, lateness, gap)
+
+
+def _message(key: str, at: int, kind: str) -> tuple[str, dict[str, Any] | None]:
+    time = dt.datetime.fromtimestamp(at, dt.UTC)
+    data: dict[str, Any] = {"at": time.isoformat(), "user": key}
+    changed: dict[str, dict[str, Any] | None] = {
+        "tombstone": None,
+        "no time": {"user": key},
+        "wrong time": {**data, "at": "yesterday"},
+        "another key": {**data, "user": key + "b"},
+        "a number": {**data, "at": at},
+        "with metadata": {"data": data, "metadata": {}},
+    }
+    return key, changed.get(kind, data)
+
+
+KINDS = [*["usual"] * 20, "tombstone", "no time", "wrong time", "another key", "a number", "with metadata"]
+MESSAGES = st.builds(_message, st.sampled_from(["a", "ä", "a\x00b"]), st.integers(0, 60), st.sampled_from(KINDS))
+
+
+@given(
+    st.lists(st.lists(MESSAGES, max_size=8), max_size=8),
+    st.sampled_from([{"tumbling": 7}, {"sliding": (9, 4)}, {"session": 5}]),
+    st.booleans(),
+)
+def test_messages_of_a_batch_are_taken_as_single_ones_are(
+    batches: list[list[tuple[str, Any]]], kind: dict[str, Any], fold: bool
+) -> None:
+    count = {"fold": lambda number, message: number + 1, "initial": 0, "merge": lambda one, other: one + other}
+    arguments = {**kind, "key": "user", "lateness": 3, **(count if fold else {})}
+    together, single = Cook(settings(**arguments)), Cook(settings(**arguments))
+    for batch in filter(None, batches):
+        together.take(*batch)
+        for message in batch:
+            single.take(message)
+    assert together.rows == single.rows
+    assert [(bad.origin, bad.error) for bad in together.refused] == [(bad.origin, bad.error) for bad in single.refused]
 
 
 @given(EVENTS, st.sampled_from([{"tumbling": 7}, {"sliding": (9, 4)}, {"session": 5}]), st.booleans(), WHAT)
