@@ -23,6 +23,7 @@ from streamline.connectors.kafka.failures import NOT_AUTHORIZED
 from streamline.connectors.kafka.outgoing import Destination, OutgoingMaker
 from streamline.connectors.kafka.sent import CLOSE, Job, Letters, Place, Sent, SentItems, origins_of
 from streamline.connectors.kafka.sink_outages import REQUEST_SECONDS, RETRY_SECONDS, SinkOutages, StoppedError
+from streamline.connectors.kafka.stuck_producer import StuckProducer
 from streamline.connectors.kafka.target_topics import TargetTopics, topic_missing
 from streamline.connectors.kafka.user_errors import explained
 from streamline.connectors.stream_connector import StreamContext
@@ -99,6 +100,7 @@ class ProducerThread:
         self._last = time.monotonic()
         self._wanted: dict[str, int] = {}
         self._outages = SinkOutages(self._connection.cluster, stopping, self._note)
+        self._stuck = StuckProducer(lambda: self._admin.topics(REQUEST_SECONDS, self._required_topics()))
 
     # -- called in the event loop
 
@@ -345,6 +347,7 @@ class ProducerThread:
         Raises:
             StreamlineError: a topic is missing, or must not be written to.
         """
+        self._stuck.flushing()
         while True:
             self._outages.check_stop()
             undelivered = self._producer.flush(FLUSH_SECONDS)
@@ -362,7 +365,12 @@ class ProducerThread:
         return [(places[number], reason) for number, _, reason in undelivered]
 
     def _check_age(self) -> None:
-        """Check whether it makes sense to go on waiting for a flush."""
+        """Check whether it makes sense to go on waiting for a flush.
+
+        Raises:
+            KafkaError: it does not.
+        """
+        self._stuck.check()
 
     def _check_topic(self, place: Place, code: str, reason: str) -> None:
         if code not in TOPIC_FAULTS or place.message.topic not in self._own_topics:

@@ -8,6 +8,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
+from streamline.connectors.kafka import stuck_producer
 from streamline.connectors.kafka.client import KafkaError, Unavailable
 from streamline.errors import StreamlineError
 from streamline.flow.items import BadRecord, MessageBatch
@@ -243,6 +244,34 @@ async def test_case_23_a_producer_that_is_unusable_ends_the_attempt(cluster: Fak
     error = await failure(cluster)
     assert isinstance(error, KafkaError)
     assert (error.code, error.fatal) == ("kafka.producer_failed", True)
+
+
+async def test_a_producer_that_is_stuck_while_the_cluster_answers_ends_the_attempt(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stuck_producer, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(stuck_producer, "STUCK_SECONDS", 0.0)
+    cluster.stuck = True
+    error = await failure(cluster)
+    assert isinstance(error, KafkaError)
+    assert (error.code, error.fatal) == ("kafka.producer_failed", True)
+
+
+async def test_a_cluster_that_does_not_answer_is_waited_for_however_long_a_flush_takes(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stuck_producer, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(stuck_producer, "STUCK_SECONDS", 0.0)
+    async with running(plain(cluster)) as reports:
+        await reports.sink.send("load", [read(origin(value=b"0")), at(1, p0=1)])
+        await reports.until_proven(1)
+        cluster.stuck = True
+        cluster.down["topics"] = NO_ANSWER
+        await reports.sink.send("load", [read(origin(1, value=b"1")), at(2, p0=2)])
+        asked = cluster.calls.count("topics")
+        await until(lambda: reports.failures or cluster.calls.count("topics") > asked + 3)
+        cluster.stuck = False
+        await reports.until_proven(2)
 
 
 async def test_without_the_right_to_read_a_topics_settings_the_broker_says_what_it_refuses(
