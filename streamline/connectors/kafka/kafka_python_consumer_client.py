@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any
 
 from kafka import AsyncConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata, TopicPartition, errors
@@ -32,6 +33,8 @@ from streamline.connectors.kafka.client import (
 from streamline.connectors.kafka.deadlines import within
 from streamline.connectors.kafka.failures import not_member
 from streamline.connectors.kafka.kafka_python_admin_client import KafkaPythonAdmin
+from streamline.connectors.kafka.kafka_python_batches_client import batches_known
+from streamline.connectors.kafka.kafka_python_records_client import OriginRecords
 from streamline.connectors.kafka.kafka_python_shared_client import (
     keep_refreshing,
     lost,
@@ -64,6 +67,7 @@ class KafkaPythonConsumer:
         self._connection = connection
         self._options = options
         self._library: Any = None
+        self._takes_origins = batches_known()
         self._admin: KafkaPythonAdmin | None = None
         self._listener: RebalanceListener | None = None
         self._topics: tuple[str, ...] = ()
@@ -119,7 +123,8 @@ class KafkaPythonConsumer:
             if kind == "records":
                 self._polling = False
                 self._drop_sought(value)
-                return [origin for records in value.values() for origin in map(_origin, records)]
+                records = chain.from_iterable(value.values())
+                return list(records) if self._takes_origins else [*map(_origin, records)]
             if kind == "error":
                 self._polling = False
                 error = translated(value, "read")
@@ -271,6 +276,8 @@ class KafkaPythonConsumer:
     def _opened(self, timeout: float) -> Any:
         if self._library is None:
             self._library = open_library(KafkaConsumer, self._configuration(), self._connection, timeout)
+            if self._takes_origins:
+                self._library._fetcher.PartitionRecords = OriginRecords
             threading.Thread(target=_serve, args=(self._library, self._polls, self._events), daemon=True).start()
         return self._library
 
