@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 import msgspec
 
-from streamline.errors import StreamlineError
+from streamline.errors import PipelineFailed, StreamlineError
 from streamline.flow.items import Origin, Schema
 from streamline.flow.protocols import Decoder as Decoder
 from streamline.flow.protocols import LastingSource, Sink, Source
@@ -27,6 +27,12 @@ Where: TypeAlias = Callable[..., str]
 
 class PositionLost(StreamlineError):
     """What a source's position stands for is no longer there, and its settings say to stop then."""
+
+
+class NothingWritten(PipelineFailed):
+    """A sink writes none of many messages, and nothing tells whether it is they or the system behind it."""
+
+    code = "streaming_class.nothing_written"
 
 
 class Serializer(Protocol):

@@ -5,17 +5,25 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Mapping
 
-from streamline.connectors.kafka.client import Admin, Connection, ConsumerOptions, KafkaClient, KafkaError, Partition
+from streamline.connectors.kafka.client import (
+    Admin,
+    Connection,
+    ConsumerOptions,
+    KafkaClient,
+    KafkaError,
+    Partition,
+    Unavailable,
+)
 from streamline.connectors.kafka.serde_settings import Serde
 from streamline.connectors.kafka.serialization.registry import SchemaRegistry
 from streamline.connectors.kafka.settings import KafkaSinkSettings, KafkaSourceSettings
 from streamline.connectors.kafka.topics import TopicSelection
-from streamline.connectors.kafka.user_errors import explained
+from streamline.connectors.kafka.user_errors import addresses, explained
 from streamline.connectors.stream_connector import StreamContext, Where
 from streamline.errors import StreamlineError
 from streamline.project.suggest import suggestion
 
-TIMEOUT = 10.0
+TIMEOUT = 8.0
 _REGISTRY_SECONDS = 5.0
 _RETRY_SECONDS = 0.2
 _NO_COORDINATOR = ("NOT_COORDINATOR", "COORDINATOR_NOT_AVAILABLE", "COORDINATOR_LOAD_IN_PROGRESS")
@@ -32,6 +40,8 @@ def check_source(settings: KafkaSourceSettings, client: KafkaClient, context: St
         partitions = _partitions(client, settings.connection, selection, where)
         behind = _behind(client, settings, context, partitions)
     except KafkaError as error:
+        if isinstance(error, Unavailable):
+            raise _unreachable(settings.connection, where) from None
         raise explained(error, settings.connection, topics=str(selection), group=settings.group) from None
     _check_registry(settings.serde)
     topics = len({partition.topic for partition in partitions})
@@ -49,6 +59,8 @@ def check_sink(settings: KafkaSinkSettings, client: KafkaClient, where: Where) -
     try:
         partitions = _partitions(client, settings.connection, selection, where)
     except KafkaError as error:
+        if isinstance(error, Unavailable):
+            raise _unreachable(settings.connection, where) from None
         raise explained(error, settings.connection, topics=settings.topic, write=True) from None
     _check_registry(settings.serde)
     if by_stream:
@@ -122,6 +134,15 @@ def _committed(admin: Admin, group: str) -> Mapping[Partition, int]:
                 return {partition: committed.offset for partition, committed in offsets.items()}
     finally:
         admin.close()
+
+
+def _unreachable(connection: Connection, where: Where) -> StreamlineError:
+    return StreamlineError(
+        f"no broker could be reached at {addresses(connection)}",
+        where=where("bootstrap_server"),
+        hint="look at bootstrap_server, at security_protocol, and whether the brokers run",
+        code="kafka.unreachable",
+    )
 
 
 def _check_registry(serde: Serde) -> None:

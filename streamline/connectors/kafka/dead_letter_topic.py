@@ -21,6 +21,7 @@ from streamline.connectors.kafka.client import (
     Producer,
     ProducerOptions,
     TopicInfo,
+    Unavailable,
 )
 from streamline.connectors.kafka.dead_letter_messages import (
     DoneMark,
@@ -313,14 +314,18 @@ class DeadLetterTopic:
                 if not error.transient or self._ending():
                     raise
                 if time.monotonic() > deadline:
+                    # Letters are what is opened first: a wrong address is no fault of their topic.
+                    away = isinstance(error, Unavailable)
+                    what = "no Kafka broker could" if away else "the topic of dead letters cannot"
                     raise StreamlineError(
-                        f"the topic of dead letters cannot be reached: {error.message}",
+                        f"{what} be reached: {error.message}",
                         where=addresses(self._connection),
                         hint="check bootstrap_server, and that the brokers run",
                         code="kafka.unreachable",
                     ) from error
                 if not told:
-                    self._note(f"dead letters cannot be reached yet: {error.message}", "WARNING")
+                    what = f"{addresses(self._connection)} does not answer yet"
+                    self._note(f"{what} (for dead letters): {error.message}", "WARNING")
                 told = True
                 time.sleep(0.2)
 

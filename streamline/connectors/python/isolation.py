@@ -40,11 +40,12 @@ _OF_DATA, _OF_CONNECTIONS = (
 
 
 class Unwritable(Exception):
-    """Nothing can be written any more, for this reason."""
+    """Nothing can be written any more, for this reason; `many`: none of `MAX_IN_A_ROW` messages or more."""
 
-    def __init__(self, error: Exception) -> None:
+    def __init__(self, error: Exception, *, many: bool = False) -> None:
         super().__init__(str(error))
         self.error = error
+        self.many = many
 
 
 def misunderstood(error: Exception) -> bool:
@@ -143,10 +144,10 @@ class Isolation:
         self._in_a_row += 1
         passes = not misunderstood(failure)
         if self._in_a_row >= MAX_MISUNDERSTOOD:
-            raise Unwritable(failure)
+            raise Unwritable(failure, many=True)
         if passes and self._in_a_row >= MAX_IN_A_ROW:
             if not self._no_outage(few=False):
-                raise Unwritable(failure)
+                raise Unwritable(failure, many=True)
             self._refuse_suspects()
         if passes and len(self._suspects) == (IN_A_ROW if self._set_aside else 1):
             self._retry(PAUSES)

@@ -13,6 +13,7 @@ import msgspec
 
 from streamline.connectors.python.isolation import Isolation, Unwritable, of_connections
 from streamline.connectors.python.user_class import UserObject
+from streamline.connectors.stream_connector import NothingWritten
 from streamline.flow.codecs.message_data import dump_data
 from streamline.flow.items import BadRecord, MessageBatch, Position
 from streamline.flow.stages.copies import Snapshot
@@ -145,7 +146,16 @@ class Writer:
                 "it is tried again, in case the other side is away; to have bad messages told from that, define "
                 "test_connection(), or raise ValueError for them"
             )
-            raise self._made.failed(failure, "while it wrote") from None
+            failed = self._made.failed(failure, "while it wrote")
+            if (
+                unwritable.many
+                and self._made.method("test_connection") is None
+                and not of_connections(unwritable.error)
+            ):
+                raise NothingWritten(
+                    failed.message, blocks=[self._made.block], where=failed.where, hint=failed.hint
+                ) from None
+            raise failed from None
         self._data, self._segments = [], []
         self._written.update(self._numbers)
         self._numbers = {}

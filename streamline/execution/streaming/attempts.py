@@ -10,7 +10,7 @@ import anyio
 import msgspec
 
 from streamline.connectors.kafka.client import KafkaError
-from streamline.connectors.stream_connector import PositionLost
+from streamline.connectors.stream_connector import NothingWritten, PositionLost
 from streamline.errors import ConfigError, LeaseHeld, PipelineFailed, StreamlineError
 from streamline.execution.events import AttemptFailed
 from streamline.execution.flow_runs import failure_of
@@ -31,6 +31,9 @@ FENCED_AGAIN_SECONDS = 600.0
 """A producer whose transactional id is taken over twice within so long has another instance beside it. Once may also be
 what this process itself has left behind, or a transaction that a broker ended while the machine slept."""
 
+MOST_UNWRITTEN = 5
+"""Attempts in a row in which a sink wrote nothing, and nothing showed that it was an outage."""
+
 _LONGER = 15.0
 """Seconds beyond the startup timeout after which an attempt has certainly started."""
 
@@ -50,6 +53,7 @@ class Retries:
         self._fenced_at = -inf
         self._failed = 0
         self._begun = False
+        self._unwritten = 0
 
     def follow(self, config: RetryConfig | None, startup: float) -> None:
         """Go on by other settings."""
@@ -78,6 +82,9 @@ class Retries:
                 return None
         # An attempt that got on is no failure in a row.
         self._failed = 1 if outcome.saved else self._failed + 1
+        self._unwritten = (0 if outcome.saved else self._unwritten) + 1 if isinstance(error, NothingWritten) else 0
+        if self._config is None and self._unwritten >= MOST_UNWRITTEN:
+            return None
         # At the start it is one more failure: the startup timeout is over.
         outage = (
             self._begun

@@ -10,7 +10,7 @@ from streamline.execution.checklist import Checklist, Problem
 from streamline.execution.flow_runs import renderer_of
 from streamline.execution.imports import imports_of
 from streamline.execution.run import Run
-from streamline.execution.streaming.plan import EndPlan
+from streamline.execution.streaming.plan import SinkPlan, SourcePlan
 from streamline.execution.streaming.planner import context_of, make_plan
 from streamline.execution.streaming.repartitions import check_repartition
 from streamline.execution.streaming.shared_groups import check_groups
@@ -43,7 +43,8 @@ def check_pipeline(run: Run, model: PipelineModel, checklist: Checklist) -> None
             checklist.failed(block.type, block.uuid, error)
         else:
             checklist.passed(block.type, block.uuid, "its file can be loaded")
-    ends: list[tuple[Side, EndPlan]] = [
+    unreachable: dict[str, StreamlineError] = {}
+    ends: list[tuple[Side, SourcePlan | SinkPlan]] = [
         *(("source", source) for source in plan.sources.values()),
         *(("destination", sink) for sink in plan.sinks.values()),
     ]
@@ -55,12 +56,21 @@ def check_pipeline(run: Run, model: PipelineModel, checklist: Checklist) -> None
             continue
         try:
             imports.check(end.block)
+            if end.traits.cluster in unreachable:  # once is enough to wait for
+                before = unreachable[end.traits.cluster]
+                raise StreamlineError(
+                    before.message, where=end.where("bootstrap_server"), hint=before.hint, code="kafka.unreachable"
+                )
             detail = end.connector.check(side, end.config, context(end.id), end.where)
         except StreamlineError as error:
             problem: Problem = "configuration" if isinstance(error, ConfigError) else "connection"
+            if error.code == "kafka.unreachable" and end.traits.cluster is not None:
+                unreachable[end.traits.cluster] = error
             checklist.failed(side, end.id, error, problem, plugin=end.name)
         else:
             checklist.passed(side, end.id, detail, plugin=end.name)
+    if unreachable:
+        return  # repartition topics and state are on the cluster, too
     for repartition in plan.repartitions.values():
         try:
             detail = check_repartition(run, plan, repartition, context)

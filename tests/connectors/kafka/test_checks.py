@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from streamline.connectors.kafka.checks import check_sink, check_source
-from streamline.connectors.kafka.client import Committed, KafkaError, Partition
+from streamline.connectors.kafka.client import Committed, KafkaError, Partition, Unavailable
 from streamline.connectors.kafka.settings import sink_settings, source_settings
 from streamline.connectors.stream_connector import StreamContext
 from streamline.errors import StreamlineError
@@ -93,3 +93,14 @@ def test_the_schema_registry_is_asked(cluster: FakeCluster) -> None:
             with pytest.raises(StreamlineError) as caught:
                 check(cluster, topic="orders", serde_config=serde)
             assert caught.value.code == "registry.denied"
+
+
+def test_a_cluster_that_does_not_answer(cluster: FakeCluster) -> None:
+    for check in (source, sink):
+        cluster.fail("topics", Unavailable("Local: Broker transport failure", transient=True))
+        with pytest.raises(StreamlineError) as caught:
+            check(cluster, topic="orders")
+        assert caught.value.code == "kafka.unreachable"
+        assert caught.value.where == "kafka.yaml:bootstrap_server"
+        assert "a:1" in caught.value.message
+        assert "Local:" not in caught.value.message

@@ -6,12 +6,16 @@ import pytest
 
 from streamline.connectors.kafka.client import KafkaError
 from streamline.connectors.kafka.serialization.registry import RegistryRefusal, RegistryUnavailable
-from streamline.connectors.stream_connector import PositionLost
+from streamline.connectors.python import isolation
+from streamline.connectors.stream_connector import NothingWritten, PositionLost
 from streamline.errors import ConfigError, PipelineFailed, StreamlineError
+from streamline.execution.events import AttemptFailed
+from streamline.execution.streaming import attempts
 from streamline.execution.streaming.attempt import AttemptOutcome
 from streamline.execution.streaming.attempts import FENCED_AGAIN_SECONDS, Retries
 from streamline.execution.streaming.flows import MessageRefused
 from streamline.pipeline.model import RetryConfig
+from tests.execution.streaming.conftest import Stream
 
 FAILED = PipelineFailed("the block failed")
 OUTAGE = KafkaError("nobody answers", transient=True)
@@ -87,3 +91,23 @@ def test_an_idle_pipeline_has_started_too() -> None:
 
 def test_a_block_that_cannot_be_loaded() -> None:
     assert Retries(None, STARTUP).delay_after(failed(given=False)) is None
+
+
+def test_a_sink_that_writes_nothing_is_not_tried_without_end(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(isolation, "PAUSES", ())
+    monkeypatch.setattr(attempts, "BACKOFF", RetryConfig(delay=0, max_delay=0))
+    many = 10 * isolation.MAX_IN_A_ROW
+    source = f"@streaming_source\nclass Source:\n    def batch_read(self, handler):\n        handler([{{}}] * {many})\n"
+    stream.files.block("load", source, type="data_loader", upstream=[])
+    code = "@streaming_sink\nclass Sink:\n    def batch_write(self, messages):\n        raise RuntimeError('no')\n"
+    stream.files.block("export", code, type="data_exporter")
+    result = stream.run()
+    assert (result.status, result.errors["export"].code) == ("failed", NothingWritten.code)
+    assert len(stream.of(AttemptFailed)) == attempts.MOST_UNWRITTEN
+    assert result.summary["quarantined"] == 0
+
+
+def test_attempts_without_anything_written_are_counted_in_a_row() -> None:
+    retries, nothing = Retries(None, STARTUP), NothingWritten("nothing")
+    delays = [retries.delay_after(failed(nothing, saved=number == 3)) for number in range(8)]
+    assert [number for number, delay in enumerate(delays) if delay is None] == [7]
