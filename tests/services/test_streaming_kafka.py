@@ -295,3 +295,21 @@ def test_instances_share_the_partitions(pipeline: Pipeline, client: str, deliver
     assert sorted(set(ids)) == list(range(800))
     if delivery == "exactly-once":
         assert len(ids) == 800
+
+
+def test_instances_whose_parent_is_killed_end_by_themselves_and_a_new_run_goes_on(pipeline: Pipeline) -> None:
+    kafka = pipeline.kafka
+    source, sink = kafka.create_topic(partitions=2), kafka.create_topic()
+    kafka.produce(source, numbered(100))
+    pipeline.keys(instances=2, delivery="exactly-once", on_error="stop", checkpoint_interval=0.2)
+    pipeline.source(source, session_seconds=6)
+    pipeline.sink(sink)
+    running = pipeline.start()
+    wait_until(lambda: pipeline.committed() == 100, "the first messages", 60)
+    assert len(children_of_runs(pipeline.project.root)) == 2
+    running.signal(signal.SIGKILL)
+    running.finish()
+    wait_until(lambda: not children_of_runs(pipeline.project.root), "no process is left over", 60)
+    kafka.produce(source, numbered(200)[100:])
+    pipeline.project.run("--until-caught-up").expect(0)
+    assert sorted(value["id"] for value in pipeline.values(sink)) == list(range(200))
