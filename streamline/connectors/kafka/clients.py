@@ -44,15 +44,27 @@ def kafka_client(name: str, *, where: str | None = None) -> KafkaClient:
     )
 
 
+def need_client(name: str, *, where: str | None = None) -> None:
+    """Check that a client library is installed, without importing it; see `kafka_client`.
+
+    Raises:
+        ConfigError: it is not, or it is too old.
+    """
+    if name == "kafka-python":
+        _require("kafka", "kafka-python", KAFKA_PYTHON_FLOOR, "kafka-python", where)
+    elif name == "confluent":
+        _require("confluent_kafka", "confluent-kafka", CONFLUENT_FLOOR, "streamline[confluent]", where)
+
+
 def _kafka_python(where: str | None) -> KafkaClient:
-    _require("kafka", "kafka-python", KAFKA_PYTHON_FLOOR, "kafka-python", where)
+    need_client("kafka-python", where=where)
     from streamline.connectors.kafka.kafka_python_client import KafkaPythonClient
 
     return KafkaPythonClient()
 
 
 def _confluent(where: str | None) -> KafkaClient:
-    _require("confluent_kafka", "confluent-kafka", CONFLUENT_FLOOR, "streamline[confluent]", where)
+    need_client("confluent", where=where)
     from streamline.connectors.kafka.confluent_client import ConfluentClient, librdkafka_version
 
     text, number = librdkafka_version()

@@ -45,9 +45,11 @@ class KafkaConnector:
 
     def describe_source(self, config: Config, context: StreamContext, where: Where) -> SourceTraits:
         """See `StreamConnector.describe_source`."""
+        from streamline.connectors.kafka.clients import need_client
         from streamline.connectors.kafka.serialization.formats import make_decoder
 
         settings = source_settings(config, context, where)
+        need_client(settings.connection.client, where=where("client"))
         serde = settings.serde
         make_decoder(serde)
         key_decoder = None
@@ -72,10 +74,12 @@ class KafkaConnector:
 
     def describe_sink(self, config: Config, context: StreamContext, where: Where) -> SinkTraits:
         """See `StreamConnector.describe_sink`."""
+        from streamline.connectors.kafka.clients import need_client
         from streamline.connectors.kafka.serialization.formats import make_serializer
         from streamline.connectors.kafka.serialization.record_schemas import schema_noter
 
         settings = sink_settings(config, context, where)
+        need_client(settings.connection.client, where=where("client"))
         for serde in filter(None, (settings.serde, settings.serde.key)):
             make_serializer(serde)
         return SinkTraits(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -70,6 +71,14 @@ def test_the_template_is_a_config(side: Any) -> None:
     describe = CONNECTOR.describe_source if side == "source" else CONNECTOR.describe_sink
     describe(config, context(), where)
     assert config["topic"] == "orders"
+
+
+@pytest.mark.parametrize("describe", [CONNECTOR.describe_source, CONNECTOR.describe_sink])
+def test_a_client_that_is_not_installed_is_found_before_the_start(describe: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda module: None)
+    with pytest.raises(ConfigError) as caught:
+        describe({**CONFIG, "client": "confluent"}, context(), where)
+    assert (caught.value.code, caught.value.where) == ("kafka.client_missing", "kafka.yaml:client")
 
 
 def test_no_client_is_imported_to_describe_it() -> None:
