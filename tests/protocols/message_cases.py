@@ -206,6 +206,9 @@ class MessageSinkCase(SinkCase):
     def go(self) -> None:
         self._gate.set()
 
+    def end(self) -> None:
+        self.go()  # a thread that waits has outlived its sink
+
 
 class AnyLanePythonSink(AnyLane, PythonSink):
     pass
@@ -353,13 +356,19 @@ class HookedLines(LineWriter):
 
 
 class AnyLaneStdoutSink(AnyLane, StdoutSink):
+    """Its thread may outlive the test: it closes its file itself, or the next file would get its number and lines."""
+
     gate: threading.Event
-    fd: int
+    path: Path
 
     def _open(self) -> StreamWriter:
-        writer = HookedLines(self.id, self.fd, self._refuse, self._prove, as_text=False)
+        self._file = self.path.open("ab")
+        writer = HookedLines(self.id, self._file.fileno(), self._refuse, self._prove, as_text=False)
         writer.gate = self.gate
         return writer
+
+    def _free(self) -> None:
+        self._file.close()
 
 
 class LinesOfOutput(MessageSinkCase):
@@ -368,18 +377,16 @@ class LinesOfOutput(MessageSinkCase):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        self._file = (folder / "out").open("w+b")
+        self._path = folder / "out"
+        self._path.touch()
 
     def _sink(self, id: str) -> Any:
         sink = AnyLaneStdoutSink(context(block=id), as_text=False)
-        sink.gate, sink.fd = self._gate, self._file.fileno()
+        sink.gate, sink.path = self._gate, self._path
         return sink
 
     def durable(self) -> list[int]:
-        return [msgspec.json.decode(line)["id"] for line in Path(self._file.name).read_bytes().splitlines()]
-
-    def end(self) -> None:
-        self._file.close()
+        return [msgspec.json.decode(line)["id"] for line in self._path.read_bytes().splitlines()]
 
 
 class AnyLaneObjectSink(AnyLane, ObjectSink):
