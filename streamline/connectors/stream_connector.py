@@ -76,6 +76,7 @@ class SourceTraits(msgspec.Struct, frozen=True, kw_only=True):
         positions: where its positions are kept, for `streamline explain`: `consumer group g`, `the state store`.
         keeps_positions: it keeps them itself (see `SelfKeptSource`).
         cluster: the Kafka cluster that it reads, if its offsets can be part of a transaction.
+        client: the client library, which has to be that of the transaction.
         topics: that it reads there, by name.
         topic_pattern: or by a regular expression that matches their whole names.
         decoder: makes what decodes its values; None: they come decoded.
@@ -93,6 +94,7 @@ class SourceTraits(msgspec.Struct, frozen=True, kw_only=True):
     would_replay: str = "a source that can be read again, such as a Kafka topic"
     keeps_positions: bool = False
     cluster: str | None = None
+    client: str | None = None
     topics: Sequence[str] = ()
     topic_pattern: str | None = None
     decoder: Callable[[], Decoder] | None = None
@@ -115,6 +117,7 @@ class SinkTraits(msgspec.Struct, frozen=True, kw_only=True):
     Args:
         proof: when messages count as durable, for `streamline explain`.
         cluster: the Kafka cluster that it writes, if it can do so in transactions.
+        client: the client library.
         topic: that it writes to there; `{stream}` stands for the stream.
         replaces: a message that is written again replaces what the first one wrote.
         changes_data: it may change the data that it is given (a user's code).
@@ -125,6 +128,7 @@ class SinkTraits(msgspec.Struct, frozen=True, kw_only=True):
 
     proof: str
     cluster: str | None = None
+    client: str | None = None
     topic: str | None = None
     replaces: bool = False
     changes_data: bool = False

@@ -62,6 +62,7 @@ class KafkaConnector:
             keeps_positions=True,
             ordered=True,
             cluster=settings.connection.cluster,
+            client=settings.connection.client,
             topics=settings.topics,
             topic_pattern=settings.pattern,
             decoder=partial(make_decoder, serde),
@@ -85,6 +86,7 @@ class KafkaConnector:
         return SinkTraits(
             proof="the brokers have acknowledged each message (acks=all)",
             cluster=settings.connection.cluster,
+            client=settings.connection.client,
             topic=settings.topic,
             format=settings.serde.format,
             note_schema=schema_noter(settings.serde),

@@ -68,6 +68,14 @@ def check_delivery(model: PipelineModel, plan: Plan) -> None:
             f"{clusters[other.id]}), and no transaction spans two",
             "use one cluster (the same bootstrap servers), or remove `delivery`",
         )
+    other = next((end for end in ends if end.traits.client != first.traits.client), None)
+    if other is not None:
+        raise _impossible(
+            model,
+            f"'{first.id}' uses the client {first.traits.client} and '{other.id}' {other.traits.client}, and the "
+            "offsets in a transaction have to come from its own client",
+            "give all blocks the same `client:` (without one it is confluent where that is installed)",
+        )
     if plan.settings.on_error == "stop":
         return
     if plan.dead_letter is None:

@@ -93,6 +93,12 @@ def test_no_client_is_imported_to_describe_it() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_it_tells_its_client_library() -> None:
+    config = {**CONFIG, "client": "kafka-python"}
+    assert CONNECTOR.describe_sink(config, context(), where).client == "kafka-python"
+    assert source(client="kafka-python").client == "kafka-python"
+
+
 def test_blocks_of_one_transaction_connect_alike() -> None:
     configs = {"a": CONFIG, "b": {**CONFIG, "bootstrap_server": "c:3"}}
     with pytest.raises(ConfigError) as caught:

@@ -208,6 +208,7 @@ class MemoryConnector:
             keeps_positions=group,
             ordered=config.get("keyed", False),
             cluster=config.get("cluster"),
+            client=config.get("client"),
             decoder=JSONDecoder if config.get("decodes") else None,
             format="json",
             include_metadata=config.get("include_metadata", False),
@@ -217,6 +218,7 @@ class MemoryConnector:
         return SinkTraits(
             proof="at once",
             cluster=config.get("cluster"),
+            client=config.get("client"),
             replaces=config.get("replaces", False),
             changes_data=config.get("changes_data", False),
             keeps_data=config.get("keeps_data", True),

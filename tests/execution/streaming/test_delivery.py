@@ -59,3 +59,13 @@ def test_exactly_once_that_cannot_be_kept(stream: Stream, on_error: str, source:
         stream.plan()
     assert caught.value.code == "delivery.impossible"
     assert caught.value.where == stream.model().yaml.where(("delivery",))
+
+
+def test_exactly_once_needs_one_client_library(stream: Stream) -> None:
+    stream.keys(delivery="exactly-once", on_error="stop")
+    stream.source(cluster="c", client="kafka-python")
+    stream.sink(cluster="c", client="confluent")
+    with pytest.raises(ConfigError) as caught:
+        stream.plan()
+    assert caught.value.code == "delivery.impossible"
+    assert "kafka-python" in caught.value.message
