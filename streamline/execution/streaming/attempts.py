@@ -135,12 +135,20 @@ async def run_attempts(
         run.note(outcome.block or "streamline", f"another attempt starts in {delay:g} s", "WARNING")
         if not await _waited(run, delay):
             return msgspec.structs.replace(outcome, error=None, unfinished=run.progress.unsaved > 0), number, plan
+        if run.reload_asked:
+            run.reload_asked = False
+            if (next_plan := await read_again()) is not None:
+                next_plan.follow(plan)
+                plan = next_plan
+                retries.follow(plan.settings.retry, plan.settings.startup_timeout)
 
 
 async def _waited(run: Run, seconds: float) -> bool:
-    """Wait; return False at once if the run is interrupted."""
+    """Wait, no longer if the run is asked to reload; return False at once if it is interrupted."""
     with anyio.move_on_after(seconds):
         while run.interrupted is None:
+            if run.reload_asked:
+                return True
             await anyio.sleep(0.05)
         return False
     return True

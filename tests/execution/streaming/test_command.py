@@ -196,6 +196,22 @@ def test_sighup_reads_the_files_again(project: BatchProject) -> None:
     assert numbers == list(range(len(numbers)))
 
 
+def test_sighup_ends_the_wait_for_the_next_attempt(project: BatchProject) -> None:
+    project.keys["retry_config"] = {"retries": 9, "delay": 600, "max_delay": 600}
+    pipeline(project, ENDLESS, sink=FILE.replace("with open", "raise RuntimeError\n        with open"))
+    running = project.start("run", "p")
+    logs = ".streamline/runs/*/run.log"
+    wait_until(
+        lambda: any("another attempt starts" in log.read_text() for log in project.root.glob(logs)), "the failure"
+    )
+    right = (project.root / "data_exporters/write.py").read_text().replace("raise", "#")
+    project.write("data_exporters/write.py", right)
+    running.signal(signal.SIGHUP)
+    wait_until(lambda: len(written(project)) > 3, "messages")
+    running.signal(signal.SIGTERM)
+    running.finish().expect(0)
+
+
 @pytest.mark.parametrize("block", ["read", "double", "write"])
 def test_a_missing_import_is_found_by_check_and_before_the_start(project: BatchProject, block: str) -> None:
     files = {"read": NUMBERS, "double": DOUBLE, "write": FILE}
