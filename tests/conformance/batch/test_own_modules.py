@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 
-from streamline.execution.batch.check import _not_found
+from streamline.execution.imports import _not_found
 from tests.support.batch import BatchProject
 
 IMPORTED = "open({!r}, 'a').write(__name__ + '\\n')\nraise SystemExit('a file of the project was imported')\n"
