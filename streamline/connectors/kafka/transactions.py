@@ -11,13 +11,16 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
+from threading import TIMEOUT_MAX
 from typing import Any, Final, NamedTuple, Protocol
 
 import anyio.from_thread
 import msgspec
 
-from streamline.connectors.kafka.client import KafkaError, NotMember, ProducerOptions
+from streamline.connectors.kafka.client import Committed, KafkaError, NotMember, Partition, ProducerOptions
 from streamline.connectors.kafka.dead_letter_messages import letter_message
+from streamline.connectors.kafka.deadlines import Call
 from streamline.connectors.kafka.sent import Letters, Place, Sent, SentItems, origins_of
 from streamline.connectors.kafka.sink_outages import REQUEST_SECONDS, RETRY_SECONDS
 from streamline.connectors.kafka.sink_thread import ABANDON_SECONDS, QUIET_SECONDS, LoopSide, ProducerThread
@@ -29,6 +32,9 @@ from streamline.state.store import DeadLetter
 
 LETTERS: Final = "dead letters"
 """In place of a block: these messages are dead letters."""
+
+Offsets = tuple[Mapping[Partition, Committed], Any]
+"""What a transaction commits of a source, and the group's metadata."""
 
 MAX_TRIES: Final = 5
 """How often a transaction is tried that fails for no reason that passes by itself."""
@@ -228,12 +234,15 @@ class Transactions(ProducerThread):
         self._apply_releases()
         if self._stale:
             self._roll_back()
-            self._offsets()
+            _answers(self._ask_offsets())
             for sent in self._window:
                 self._begin()
                 self._produce_now(sent)
+        # The consumers' threads answer while messages are delivered. If the group rebalances meanwhile, the broker
+        # refuses the offsets, because the metadata are of the former generation.
+        asked = self._ask_offsets()
         self._flush_all()
-        offsets = self._offsets()
+        offsets = _answers(asked)
         if self._incoming:
             raise NotMember("partitions were taken away during the transaction")
         for of_source, group_metadata in offsets:
@@ -253,14 +262,15 @@ class Transactions(ProducerThread):
         if self._produce_error is not None:
             raise self._produce_error
 
-    def _offsets(self) -> list[tuple[Mapping[Any, Any], Any]]:
-        """Return the offsets that the transaction commits, of each source."""
-        offsets = []
+    def _ask_offsets(self) -> list[Call[Offsets]]:
+        """Ask each source for the offsets that the transaction commits."""
+        asked = []
         for source, parts in self._parts.items():
             if parts and source in self._loop.offsets_from:
                 values = {key: value for key, (_, value) in parts.items()}
-                offsets.append(self._loop.offsets_from[source].transaction_offsets(values))
-        return [each for each in offsets if each[0]]
+                ask = partial(self._loop.offsets_from[source].transaction_offsets, values)
+                asked.append(Call("ask for offsets", ask))
+        return asked
 
     def _commit(self) -> None:
         """Commit. Whether a request that was not answered did so is found out by making it again."""
@@ -439,6 +449,12 @@ class Transactions(ProducerThread):
             fenced=True,
             code="kafka.producer_fenced",
         )
+
+
+def _answers(asked: Sequence[Call[Offsets]]) -> list[Offsets]:
+    """Return the offsets; a source answers within a time of its own."""
+    offsets = [call.result(TIMEOUT_MAX) for call in asked]
+    return [each for each in offsets if each[0]]
 
 
 def _keep(sent: Sent, indexes: Sequence[int]) -> None:
