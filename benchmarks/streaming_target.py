@@ -8,6 +8,7 @@ that the peak of the last quarter is not above the second quarter's by more than
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -93,7 +94,9 @@ def main() -> None:
         server = stack.enter_context(postgres_service.running())
         database = stack.enter_context(server.database())
         topic = kafka.create_topic("events", partitions=PARTITIONS)
-        project = write_project(options.work / "streaming_target", kafka, topic, server, database)
+        folder = options.work / "streaming_target"
+        shutil.rmtree(folder, ignore_errors=True)
+        project = write_project(folder, kafka, topic, server, database)
         stopping = threading.Event()
         producing = threading.Thread(target=produce, args=(kafka, topic, options.records, stopping))
         with (project.root / "output.txt").open("wb") as output:
