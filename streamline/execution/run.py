@@ -45,7 +45,7 @@ from streamline.project.project import Project
 from streamline.project.secrets import Masker
 from streamline.state.store import BlockRun, Lease, RunInfo, Store
 from streamline.telemetry.progress import Progress
-from streamline.telemetry.runlog import LOG_FILE, RunLog, level_of, message_of
+from streamline.telemetry.runlog import LOG_FILE, LOG_FILES, RunLog, level_of, message_of
 
 T = TypeVar("T")
 
@@ -189,6 +189,10 @@ class Run(msgspec.Struct, kw_only=True):
     warnings: dict[str, None] = {}
     started: datetime = msgspec.field(default_factory=lambda: datetime.now(UTC))
     others: OtherProcesses | None = None
+
+    def __post_init__(self) -> None:
+        """Have the bus told of saved positions."""
+        self.progress.on_saved = lambda block: self.bus.publish(PositionSaved(block=block))
 
     def note(self, source: str, message: str, level: str = "INFO") -> None:
         """Log a message, masked."""
@@ -418,7 +422,7 @@ def end_killed_runs(store: Store, project: Project, pipeline: str) -> None:
         return
     end_processes([run.run_id for run in killed])
     for run in killed:
-        remove_private_files(project.work_dir / "runs" / run.run_id, LOG_FILE)
+        remove_private_files(project.work_dir / "runs" / run.run_id, LOG_FILES)
         store.finish_run(
             run.run_id, KILLED, run.summary, "it was killed; the next run ended its processes", code="run.killed"
         )
@@ -465,13 +469,12 @@ def open_run(
     )
     log.on_lost = lambda error: run._keep("streamline", f"{log.path}: lines are missing: {error.strerror}")
     run.bus.subscribe(run._record_block)
-    run.progress.on_saved = lambda block: run.bus.publish(PositionSaved(block=block))
     try:
         yield run
     finally:
         # A daemon in a session of its own still has the run's id in its environment.
         end_processes([run_id])
-        remove_private_files(runs / run_id, LOG_FILE)
+        remove_private_files(runs / run_id, LOG_FILES)
         log.close()
 
 

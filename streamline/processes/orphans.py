@@ -132,10 +132,10 @@ def _read(path: str) -> bytes:
 
 
 def remove_private_files(folder: Path, keep: str) -> None:
-    """Delete what a killed run left in its folder, except the file named `keep`."""
+    """Delete what a killed run left in its folder, except files whose names match `keep`."""
     with contextlib.suppress(OSError):
         for path in folder.iterdir():
-            if path.name == keep:
+            if path.match(keep) and not path.is_dir():
                 continue
             with contextlib.suppress(OSError):  # a file that cannot be deleted does not keep the others
                 if path.is_dir() and not path.is_symlink():

@@ -14,6 +14,9 @@ from pathlib import Path
 LOG_FILE = "run.log"
 """The log's name in the run's folder."""
 
+LOG_FILES = "*.log"
+"""Names of all logs there: with `instances`, each process has one of its own."""
+
 HEAD_CHARACTERS = 16 << 20
 """Of what a child process prints, so much is written as it comes."""
 

@@ -107,7 +107,7 @@ def test_a_child_that_the_kernels_list_missed_is_ended() -> None:
     assert done.stdout == "False\n"
 
 
-def test_a_runs_folder_keeps_its_log_only(tmp_path: Path) -> None:
+def test_a_runs_folder_keeps_its_logs_only(tmp_path: Path) -> None:
     folder = tmp_path / f"{RUN}1"
     outside = tmp_path / "precious"
     outside.mkdir()
@@ -117,13 +117,14 @@ def test_a_runs_folder_keeps_its_log_only(tmp_path: Path) -> None:
     (folder / "load.config.json").write_text("{}")
     (folder / ".load.config.json.tmp").write_text("{}")
     (folder / "run.log").write_text("log")
+    (folder / "instance-0.log").write_text("log")
     (folder / "link").symlink_to(outside)
 
-    remove_private_files(tmp_path / f"{RUN}1", "run.log")
-    remove_private_files(tmp_path / f"{RUN}1", "run.log")
-    remove_private_files(tmp_path / f"{RUN}2", "run.log")
+    remove_private_files(tmp_path / f"{RUN}1", "*.log")
+    remove_private_files(tmp_path / f"{RUN}1", "*.log")
+    remove_private_files(tmp_path / f"{RUN}2", "*.log")
 
-    assert [path.name for path in folder.iterdir()] == ["run.log"]
+    assert sorted(path.name for path in folder.iterdir()) == ["instance-0.log", "run.log"]
     assert (outside / "file").exists()
 
 

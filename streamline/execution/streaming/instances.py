@@ -118,6 +118,7 @@ class _Instance:
             if config is not None and died > config.retries:
                 self.ended = InstanceEnded(summary={}, failure=failure_of(self._run, error), block=self._name)
                 break
+            self._run.note(self._name, error.message, "WARNING")
             self._run.bus.publish(AttemptFailed(block=self._name, failure=failure_of(self._run, error), delay=delay))
             with anyio.move_on_after(delay):
                 await self._stopping.wait()

@@ -13,7 +13,7 @@ import anyio
 import msgspec
 import pytest
 
-from streamline.execution.events import AttemptFailed, Event, StreamProgress
+from streamline.execution.events import AttemptFailed, Bus, Event, PositionSaved, StreamProgress
 from streamline.execution.flow_runs import open_planning
 from streamline.execution.run import Run, RunOptions, new_run_id, open_run
 from streamline.execution.streaming import instance, instances
@@ -22,6 +22,8 @@ from streamline.execution.streaming.instances import run_instances
 from streamline.pipeline.model import RetryConfig
 from streamline.processes.job import Failure
 from streamline.state import project_store
+from streamline.telemetry.progress import Progress
+from streamline.telemetry.runlog import RunLog
 from tests.execution.streaming.conftest import Stream
 
 INSTANCE = """
@@ -183,3 +185,23 @@ def test_its_blocks_import_modules_of_the_project(stream: Stream) -> None:
         ended = anyio.run(instance._run, run)
     assert ended.failure is None
     assert stream.world.written["export"] == [2]
+
+
+def test_a_process_tells_of_its_proofs(stream: Stream) -> None:
+    project, told = stream.project, list[Event]()
+    project.ensure_work_dir()
+    with project_store(project) as store:
+        run = Run(
+            project=project,
+            pipeline="p",
+            run_id="r",
+            run_dir=project.work_dir,
+            store=store,
+            masker=project.secrets.masker,
+            log=RunLog(project.work_dir / "instance-0.log"),
+            options=RunOptions(),
+            bus=Bus([told.append]),
+            progress=Progress(),
+        )
+        run.progress.position_saved("load")
+    assert [type(event) for event in told] == [PositionSaved]
