@@ -27,19 +27,23 @@ from streamline.telemetry.runlog import RunLog
 from tests.execution.streaming.conftest import Stream
 
 INSTANCE = """
-import json, os, pathlib, signal, sys
+import json, os, pathlib, signal, sys, time
 request = json.loads(sys.stdin.readline())
 told = pathlib.Path(os.environ["SCRIPT"])
 starts = pathlib.Path(f"{told}.{request['slot']}")
 number = len(starts.read_text()) if starts.exists() else 0
 starts.write_text("x" * (number + 1))
-script = json.loads(told.read_text())[request["slot"]]
+slots = json.loads(told.read_text())
+script = slots[request["slot"]]
 for step in script[min(number, len(script) - 1)]:
     if step == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     elif step == "wait":
         while signal.sigwait({signal.SIGTERM, signal.SIGHUP}) != signal.SIGTERM:
             print(json.dumps({"ended": None}), flush=True)
+    elif step == "together":  # one that is still starting has no handler for signals
+        while not all(pathlib.Path(f"{told}.{slot}").exists() for slot in range(len(slots))):
+            time.sleep(0.01)
     elif step == "hear":
         assert sys.stdin.readline().strip() == "count"
     else:
@@ -130,7 +134,7 @@ def test_one_that_dies_is_started_again_and_its_counts_stay(running: Instances) 
 
 def test_one_that_dies_too_often_stops_the_others(running: Instances) -> None:
     retry = RetryConfig(retries=2, delay=0)
-    ended = running.run([[counts(1), "wait", end(1)]], [["die"]], retry=retry)
+    ended = running.run([[counts(1), "wait", end(1)]], [["together", "die"]], retry=retry)
     assert ended.failure is not None
     assert (ended.failure.code, ended.block) == ("instance.died", "instance 1")
     assert ended.summary["records"] == 1
@@ -139,7 +143,7 @@ def test_one_that_dies_too_often_stops_the_others(running: Instances) -> None:
 
 def test_one_that_fails_for_good_stops_the_others(running: Instances) -> None:
     failure = Failure(message="no", code="kafka.topic_missing")
-    ended = running.run([[end(2, failure=failure, block="load")]], [[counts(1), "wait", end(5)]])
+    ended = running.run([["together", end(2, failure=failure, block="load")]], [[counts(1), "wait", end(5)]])
     assert (ended.failure, ended.block, ended.summary["records"]) == (failure, "load", 7)
     assert running.failures == []
 
